@@ -54,7 +54,7 @@ demo: $(VENV)/installed
 # Named, because collecting takes long.
 COMPUTING = --numprocesses auto --dist worksteal tests/unit tests/project
 WAITING = --numprocesses 4 --dist loadfile $$(grep -rl --include='*.py' mark.parallel tests/integration)
-QUIET = --numprocesses 3 --dist loadfile tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
+QUIET = --numprocesses 2 --dist loadfile tests/gpu $$(grep -rL --include='test_*.py' mark.parallel tests/integration)
 
 # A shared machine stalls now and then, for a second or more: what fails is run once more, by itself, and must pass then.
 pytest = $(BIN)/pytest $(1) || { test $$? -eq 1 && echo "once more, by itself: what failed above" >&2 && \

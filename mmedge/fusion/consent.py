@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mmedge.bundle.manifest import Manifest
-from mmedge.errors import ConfigError
+from mmedge.errors import ConfigError, shortage
 from mmedge.files import changing_settings, user_config
 from mmedge.fusion.rules import LISTED
 from mmedge.learn import learn
@@ -284,6 +284,8 @@ def _known(path: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, msgspec.MsgspecError) as error:
+        if shortage(error) is not None:
+            raise  # the list is in order: there is no descriptor or memory left to read it
         raise ConfigError(
             f"the list of your projects cannot be read: {error}", where=str(path), fix="correct it, or remove it"
         ) from error

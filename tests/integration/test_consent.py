@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,20 @@ def test_what_a_module_has_from_elsewhere_is_not_meant(tmp_path: Path, monkeypat
 def test_what_is_no_module_cannot_be_allowed(entry: str) -> None:
     with pytest.raises(ConfigError, match="is not a module"):
         Consent([entry])
+
+
+def test_a_list_that_no_descriptor_is_left_for_is_not_called_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    remember(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            Consent(bundle=tmp_path / "a.mmedge").covers("my_rule:f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_project_that_everybody_may_change_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
