@@ -186,7 +186,7 @@ class RunReport:
 
 def _forecast_table(forecasts: Sequence[Forecast]) -> Table:
     """Return what is expected on each board; that of a run, which nobody has made there."""
-    table = Table(title=f"expected, not run: {forecasts[0].rate_hz:.4g} triggers a second, ms")
+    table = Table(title=f"expected, not run: {forecasts[0].rate_hz:.4g} triggers a second")
     for heading in ("device", "end to end", "engines", "not known"):
         table.add_column(heading, justify="right" if heading in ("end to end", "engines") else "left", overflow="fold")
     for each in forecasts:

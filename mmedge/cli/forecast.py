@@ -59,7 +59,7 @@ def print_forecast(forecast: Forecast) -> None:
     """Print what a run is expected to take, from what, and why it cannot hold its rate or fit, if so."""
     table = Table(title=f"expected on {forecast.device} at {forecast.rate_hz:.4g} triggers a second")
     add_names(table, "step", [step.name for step in forecast.steps])
-    table.add_column("ms", justify="right", overflow="fold")
+    table.add_column("takes", justify="right", overflow="fold")
     table.add_column("a trigger", justify="right")
     table.add_column("known from", overflow="fold")
     for step in forecast.steps:
@@ -67,11 +67,11 @@ def print_forecast(forecast: Forecast) -> None:
         often = "beside" if step.background else f"{step.share:.3g}"
         table.add_row(step.name, told, often, step.how)
     out.print(table)
-    unknown = f", without {', '.join(forecast.unknown)}" if forecast.unknown else ""
-    lines = [f"end to end of a typical trigger, from delivery: {forecast.end_to_end.told()} ms{unknown}"]
-    lines.append(f"networks of a typical trigger: {forecast.engines.told()} ms")
+    unknown = f" (not counted: {'; '.join(forecast.unknown)})" if forecast.unknown else ""
+    lines = [f"end to end of a typical trigger, from delivery: {forecast.end_to_end.told()}{unknown}"]
+    lines.append(f"networks of a typical trigger: {forecast.engines.told()}")
     if forecast.binds:
-        lines.append(f"binds: {forecast.binds}, of {forecast.busy.told()} ms a trigger")
+        lines.append(f"binds: {forecast.binds}, of {forecast.busy.told()} a trigger")
     size = sum(part.size_bytes or 0 for part in forecast.memory)
     there = "" if forecast.memory_bytes is None else f" of {forecast.memory_bytes / 1e9:.2f} GB"
     lines.append(f"memory: at least {size / 1e6:.1f} MB{there}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -26,6 +26,9 @@ from mmedge.errors import ConfigError
 from mmedge.interpret import recognise
 from mmedge.types import Latency
 
+if TYPE_CHECKING:
+    from mmedge.plan import Plan
+
 WIDEST = 100  # columns: a wider drawing is hard to follow
 
 
@@ -42,7 +45,7 @@ def command(
         str | None,
         typer.Option(help="With --plan: what to expect on orin-nano, orin-nx, agx-orin or thor, not on this machine."),
     ] = None,
-    fps: Annotated[float, typer.Option(help="With --plan: rate of pictures.")] = 30.0,
+    fps: Annotated[float | None, typer.Option(help="With --plan: rate of pictures; 30 by default.")] = None,
     measured: Annotated[
         list[Path],
         typer.Option(metavar="FILE.json", help="With --plan: a report of `mmedge bench`, or an attestation."),
@@ -50,17 +53,28 @@ def command(
     json: Json = False,
 ) -> None:
     """Show what a file is: inputs, stages, tasks and variants, an ONNX signature and findings, engine or plan."""
-    expects = device is not None or bool(measured) or fps != 30.0
+    expects = device is not None or bool(measured) or fps is not None
     if plan or inputs or latency != "balanced" or expects:
         if not plan:
             raise ConfigError(
                 "--inputs, --latency, --device, --fps and --measured are of --plan", where="inspect", fix="add --plan"
             )
+        from mmedge.cli.forecast import forecast_of, print_forecast
+        from mmedge.cli.plan import print_plan
+
         names = [name for name in inputs.split(",") if name]
-        if not (json and expects):  # that is one document
-            _show_plan(file, names, latency, json=json)
-        if expects or not json:
-            _show_forecast(file, names, latency, device, fps, measured, json=json)
+        with load(file) as bundle:
+            what = _plan(bundle, names, latency)
+            # Before anything is shown, so that what is wrong with what was asked for comes alone.
+            asked = (device, measured, 30.0 if fps is None else fps, latency, names)
+            forecast = forecast_of(bundle, *asked) if expects or not json else None
+        if json:  # one document
+            print_json(msgspec.to_builtins(what) if forecast is None else forecast.to_dict())
+            return
+        print_plan(what)
+        if forecast is not None:
+            print_forecast(forecast)
+        next_step(f"mmedge run {quote(str(file))}")
         return
     if file.suffix.lower() == ".json":
         _show_written_plan(file, json=json)
@@ -91,33 +105,11 @@ def command(
     next_step(f"mmedge verify {quote(str(file))}")
 
 
-def _show_plan(file: Path, given: Sequence[str], latency: Latency, *, json: bool) -> None:
-    from mmedge.cli.plan import print_plan
+def _plan(bundle: Bundle, given: Sequence[str], latency: Latency) -> Plan:
     from mmedge.plan import make_plan
 
-    with load(file) as bundle:
-        live = latency != "offline"
-        attached = dict.fromkeys(given or bundle.inputs, live)
-        plan = make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
-    print_json(msgspec.to_builtins(plan)) if json else print_plan(plan)
-
-
-def _show_forecast(
-    file: Path,
-    given: Sequence[str],
-    latency: Latency,
-    device: str | None,
-    fps: float,
-    measured: Sequence[Path],
-    *,
-    json: bool,
-) -> None:
-    from mmedge.cli.forecast import forecast_of, print_forecast
-
-    with load(file) as bundle:
-        forecast = forecast_of(bundle, device, measured, fps, latency, given)
-    print_json(forecast.to_dict()) if json else print_forecast(forecast)
-    next_step(f"mmedge run {quote(str(file))}")
+    attached = dict.fromkeys(given or bundle.inputs, latency != "offline")
+    return make_plan(bundle.manifest, attached, latency=latency, manifest_sha256=bundle.manifest_sha256)
 
 
 def _show_written_plan(file: Path, *, json: bool) -> None:

@@ -126,7 +126,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         most = f", most of it '{self.binds}'" if self.binds else ""
         can = "cannot" if busy.low > period_ms else "may not"
         return (
-            f"it {can} hold {self.rate_hz:.4g} triggers a second on {self.device}: each takes {busy.told()} ms"
+            f"it {can} hold {self.rate_hz:.4g} triggers a second on {self.device}: each takes {busy.told()}"
             f"{most}, and comes every {period_ms:.3g} ms"
         )
 

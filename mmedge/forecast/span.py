@@ -29,17 +29,17 @@ class Span(msgspec.Struct, frozen=True):
         return self.low <= value and (self.high is None or value <= self.high)
 
     def told(self) -> str:
-        """Return it as text, without a unit.
+        """Return it as text, with the unit if anything is known.
 
         Example:
-            >>> Span(1.5, 2, 3).told(), Span(0, None, 4.57).told(), Span(2).told()
-            ('2 (1.5..3)', 'at most 4.57', 'at least 2')
+            >>> Span(1.5, 2, 3).told(), Span(0, None, 4.57).told(), Span(2).told(), Span(0).told()
+            ('2 (1.5..3) ms', 'at most 4.57 ms', 'at least 2 ms', 'unknown')
         """
         if self.high is None:
-            return f"at least {self.low:.3g}"
+            return f"at least {self.low:.3g} ms" if self.low else "unknown"
         if self.middle is None:
-            return f"{self.low:.3g}..{self.high:.3g}" if self.low else f"at most {self.high:.3g}"
-        return f"{self.middle:.3g} ({self.low:.3g}..{self.high:.3g})"
+            return f"{self.low:.3g}..{self.high:.3g} ms" if self.low else f"at most {self.high:.3g} ms"
+        return f"{self.middle:.3g} ({self.low:.3g}..{self.high:.3g}) ms"
 
 
 def about(middle: float, factor: float) -> Span:

@@ -98,7 +98,7 @@ Socket Socket::connect(const std::string& path, std::chrono::seconds patience) {
   const timeval wait{patience.count(), 0};
   setsockopt(line.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
   if (::connect(line.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    throw std::system_error(errno, std::generic_category(), "no pipeline can be attached to at " + path);
+    throw std::system_error(errno, std::generic_category(), "cannot connect to " + path);
   check_owner(line.get(), path);
   return Socket(std::move(line));
 }

@@ -229,8 +229,9 @@ def test_the_command_prints_it_and_refuses_what_is_not_known(tmp_path: Path, cap
         ["--device", "thor"],
         ["--plan", "--measured", "none.json"],
     ):
+        capfd.readouterr()
         assert run(["inspect", str(DIGITS), *wrong]) == 2
-    capfd.readouterr()
+        assert capfd.readouterr().out == ""  # what is wrong comes before what is long
 
 
 def test_a_run_warns_before_it_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
