@@ -27,7 +27,7 @@ def measure(quick: bool) -> BenchmarkReport:
         targets[f"hindcast_hits_{board.replace('-', '_')}"] = sum(own) / len(own)
     return BenchmarkReport(
         name="hindcast",
-        title="Public times of networks on boards, said again without all that is public of the board itself",
+        title="Public times of networks on boards, said again without the times that are public of the board itself",
         host=host(),
         conditions={"cases": len(cases), "published": "mmedge/forecast/boards.toml, each with its source"},
         evidence="simulated",

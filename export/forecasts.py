@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mmedge.bundle import Bundle, load
-from mmedge.bundle.onnx_file import weights_member
+from mmedge.bundle import load
 from mmedge.errors import ConfigError
 from mmedge.forecast import Forecast, Sources, expect, known_boards
-from mmedge.forecast.expect import tensorrt_file
+from mmedge.forecast.expect import counted_gmacs, tensorrt_file
 
 from .onnx.multiply_adds import multiply_adds
 from .onnx.network_file import load_network
@@ -26,21 +25,9 @@ def forecasts(path: Path) -> tuple[Forecast, ...]:
     with load(path) as bundle:
         if not any(tensorrt_file(bundle, stage) for stage in bundle.manifest.stages):
             return ()
-        counted = _gmacs(bundle)
+        counted = counted_gmacs(bundle, lambda content: multiply_adds(load_network(content)))
         try:
             return tuple(expect(bundle, Sources(gmacs=counted), device=name) for name in known_boards())
         except ConfigError as error:  # not all of its inputs may be present together
             _log.warning("there is no forecast: %s", error.message)
             return ()
-
-
-def _gmacs(bundle: Bundle) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for stage in bundle.manifest.stages:
-        variant = tensorrt_file(bundle, stage)
-        if variant is None or weights_member(variant.file) in bundle.manifest.files:  # too large to be read for this
-            continue
-        counted = multiply_adds(load_network(bundle.read(variant.file)))
-        if counted is not None:
-            found[stage] = counted / 1e9
-    return found

@@ -415,10 +415,6 @@ class Moment:
         """Raise the ages of a snapshot to those of the outputs that were used."""
 
     @property
-    def bits(self) -> int:
-        """The seats that are present, bit by bit."""
-
-    @property
     def ages_ms(self) -> list[float]:
         """The age of each seat."""
 

@@ -2,6 +2,7 @@
 #include <arm_neon.h>
 
 #include "image_loops.hpp"
+#include "image_windows.hpp"
 
 namespace mmedge {
 namespace {
@@ -28,10 +29,7 @@ void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std
 }
 
 void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
-  if (windows.count == 1) return take_by<1>(row, windows, n, out);
-  if (windows.count == 2) return take_by<2>(row, windows, n, out);
-  if (windows.count == 4) return take_by<4>(row, windows, n, out);
-  take_by<8>(row, windows, n, out);
+  by_count(windows.count, [&](auto k) { take_by<decltype(k)::value>(row, windows, n, out); });
 }
 
 struct Bytes3 {
@@ -102,7 +100,7 @@ template <std::size_t kCount>
 void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
                     const Factors& m, std::int16_t* terms) {
   for (std::size_t unit = 0; unit < n / 16; ++unit) {
-    const std::size_t at = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const std::size_t at = first_window<kCount>(unit);
     const uint8x16_t cu = take_16<kCount>(u, windows.offset + at, windows.control + 16 * at);
     const uint8x16_t cv = take_16<kCount>(v, windows.offset + at, windows.control + 16 * at);
     std::int16_t* const to = terms + 48 * unit;
@@ -113,11 +111,7 @@ void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows&
 
 void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
                  const Factors& m, std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_chroma_by<1>
-                  : windows.count == 2 ? take_chroma_by<2>
-                  : windows.count == 4 ? take_chroma_by<4>
-                                       : take_chroma_by<8>;
-  by(u, v, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_chroma_by<decltype(k)::value>(u, v, windows, n, m, terms); });
 }
 
 template <std::size_t kCount>
@@ -136,11 +130,7 @@ void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n
 
 void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
                 std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_pairs_by<1>
-                  : windows.count == 2 ? take_pairs_by<2>
-                  : windows.count == 4 ? take_pairs_by<4>
-                                       : take_pairs_by<8>;
-  by(uv, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_pairs_by<decltype(k)::value>(uv, windows, n, m, terms); });
 }
 
 // 16 taps of luma as red, green and blue.
@@ -312,7 +302,7 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::
                      const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
                      std::size_t n, const Factors& m, const Blend& blend) {
   for (std::size_t block = 0; block < n / 16; ++block) {
-    const std::size_t at = block / 2 * 2 * kCount + block % 2;  // windows of two blocks stand in turn
+    const std::size_t at = first_window<kCount>(block);
     const std::uint32_t* const offset = windows.offset + at;
     const std::uint8_t* const control = windows.control + 16 * at;
     __builtin_prefetch(above + ahead + offset[0]);
@@ -326,11 +316,9 @@ void blend_colour_by(const std::uint8_t* above, const std::uint8_t* below, std::
 void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
                   const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
                   std::size_t n, const Factors& m, const Blend& blend) {
-  const auto by = windows.count == 1   ? blend_colour_by<1>
-                  : windows.count == 2 ? blend_colour_by<2>
-                  : windows.count == 4 ? blend_colour_by<4>
-                                       : blend_colour_by<8>;
-  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
+  by_count(windows.count, [&](auto k) {
+    blend_colour_by<decltype(k)::value>(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
+  });
 }
 
 }  // namespace

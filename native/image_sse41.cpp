@@ -3,6 +3,7 @@
 #include <smmintrin.h>
 
 #include "image_loops.hpp"
+#include "image_windows.hpp"
 
 namespace mmedge {
 namespace {
@@ -33,11 +34,7 @@ void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std
 }
 
 void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
-  const auto by = windows.count == 1   ? take_by<1>
-                  : windows.count == 2 ? take_by<2>
-                  : windows.count == 4 ? take_by<4>
-                                       : take_by<8>;
-  by(row, windows, n, out);
+  by_count(windows.count, [&](auto k) { take_by<decltype(k)::value>(row, windows, n, out); });
 }
 
 template <bool kHalves>
@@ -96,7 +93,7 @@ template <std::size_t kCount>
 void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
                     const Factors& m, std::int16_t* terms) {
   for (std::size_t unit = 0; unit < n / 16; ++unit) {
-    const std::size_t at = unit / 2 * 2 * kCount + unit % 2;  // windows of two units stand in turn
+    const std::size_t at = first_window<kCount>(unit);
     const std::uint32_t* const offset = windows.offset + at;
     const std::uint8_t* const control = windows.control + 16 * at;
     store_bytes(take_16<kCount>(u, offset, control), take_16<kCount>(v, offset, control), m,
@@ -106,11 +103,7 @@ void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows&
 
 void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
                  const Factors& m, std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_chroma_by<1>
-                  : windows.count == 2 ? take_chroma_by<2>
-                  : windows.count == 4 ? take_chroma_by<4>
-                                       : take_chroma_by<8>;
-  by(u, v, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_chroma_by<decltype(k)::value>(u, v, windows, n, m, terms); });
 }
 
 template <std::size_t kCount>
@@ -130,11 +123,7 @@ void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n
 
 void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
                 std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_pairs_by<1>
-                  : windows.count == 2 ? take_pairs_by<2>
-                  : windows.count == 4 ? take_pairs_by<4>
-                                       : take_pairs_by<8>;
-  by(uv, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_pairs_by<decltype(k)::value>(uv, windows, n, m, terms); });
 }
 
 void colour(const std::uint8_t* luma, const std::int16_t* terms, std::size_t n, const Factors& m,

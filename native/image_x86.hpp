@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "image_lanes.hpp"
+#include "image_windows.hpp"
 
 namespace mmedge {
 namespace {
@@ -39,10 +40,7 @@ void take_by(const std::uint8_t* row, const Windows& windows, std::size_t n, std
 }
 
 void take(const std::uint8_t* row, const Windows& windows, std::size_t n, std::uint8_t* out) {
-  if (windows.count == 1) return take_by<1>(row, windows, n, out);
-  if (windows.count == 2) return take_by<2>(row, windows, n, out);
-  if (windows.count == 4) return take_by<4>(row, windows, n, out);
-  take_by<8>(row, windows, n, out);
+  by_count(windows.count, [&](auto k) { take_by<decltype(k)::value>(row, windows, n, out); });
 }
 
 // The bytes of two pixels in each half.

@@ -29,12 +29,6 @@ void chroma(const std::uint8_t* u, const std::uint8_t* v, std::size_t n, const F
   }
 }
 
-// Unit `unit` of 16 taps: the windows of two units stand in turn.
-template <std::size_t kCount>
-std::size_t first_window(std::size_t unit) {
-  return unit / 2 * 2 * kCount + unit % 2;
-}
-
 // The same 16 taps of two rows.
 template <std::size_t kCount>
 __m256i take_both(const std::uint8_t* one, const std::uint8_t* other, const std::uint32_t* offset,
@@ -65,11 +59,7 @@ void take_chroma_by(const std::uint8_t* u, const std::uint8_t* v, const Windows&
 
 void take_chroma(const std::uint8_t* u, const std::uint8_t* v, const Windows& windows, std::size_t n,
                  const Factors& m, std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_chroma_by<1>
-                  : windows.count == 2 ? take_chroma_by<2>
-                  : windows.count == 4 ? take_chroma_by<4>
-                                       : take_chroma_by<8>;
-  by(u, v, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_chroma_by<decltype(k)::value>(u, v, windows, n, m, terms); });
 }
 
 template <std::size_t kCount>
@@ -87,11 +77,7 @@ void take_pairs_by(const std::uint8_t* uv, const Windows& windows, std::size_t n
 
 void take_pairs(const std::uint8_t* uv, const Windows& windows, std::size_t n, const Factors& m,
                 std::int16_t* terms) {
-  const auto by = windows.count == 1   ? take_pairs_by<1>
-                  : windows.count == 2 ? take_pairs_by<2>
-                  : windows.count == 4 ? take_pairs_by<4>
-                                       : take_pairs_by<8>;
-  by(uv, windows, n, m, terms);
+  by_count(windows.count, [&](auto k) { take_pairs_by<decltype(k)::value>(uv, windows, n, m, terms); });
 }
 
 // 16 taps of a row of luma above black.
@@ -158,11 +144,10 @@ template <std::size_t kUnits>
 void blend_colour(const std::uint8_t* above, const std::uint8_t* below, std::size_t ahead,
                   const Windows& windows, const std::int16_t* terms_above, const std::int16_t* terms_below,
                   std::size_t n, const Factors& m, const Blend& blend) {
-  const auto by = windows.count == 1   ? blend_colour_by<kUnits, 1>
-                  : windows.count == 2 ? blend_colour_by<kUnits, 2>
-                  : windows.count == 4 ? blend_colour_by<kUnits, 4>
-                                       : blend_colour_by<kUnits, 8>;
-  by(above, below, ahead, windows, terms_above, terms_below, n, m, blend);
+  by_count(windows.count, [&](auto k) {
+    blend_colour_by<kUnits, decltype(k)::value>(above, below, ahead, windows, terms_above, terms_below, n, m,
+                                                blend);
+  });
 }
 
 }  // namespace

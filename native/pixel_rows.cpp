@@ -30,6 +30,22 @@ struct Shares {
 constexpr Shares kShares[] = {
     {0.299, 0.114}, {0.2126, 0.0722}, {0.30, 0.11}, {0.212, 0.087}, {0.2627, 0.0593}};
 
+// A row of samples as bytes, each for `shared` pixels: 1 or 2. A function of its own, so that no store into
+// `out` makes the compiler read again what the row is.
+template <bool kDeep>
+void spread(const std::uint8_t* __restrict from, std::size_t step, std::size_t shared, std::size_t n,
+            Narrowing to, std::uint8_t* __restrict out) {
+  const auto value = [=](std::size_t i) {
+    const std::uint8_t* const at = from + i * step;
+    return static_cast<std::uint8_t>(kDeep ? narrowed(at[0] | at[1] << 8, to.shift, to.factor, to.bias)
+                                           : at[0]);
+  };
+  if (shared == 1)
+    for (std::size_t i = 0; i < n; ++i) out[i] = value(i);
+  else
+    for (std::size_t i = 0; i < n; ++i) out[2 * i] = out[2 * i + 1] = value(i);
+}
+
 }  // namespace
 
 std::size_t bytes_of(PixelFormat format, std::size_t width, std::size_t height) {
@@ -150,12 +166,8 @@ const std::uint8_t* PixelRows::row(std::size_t y) {
 const std::uint8_t* PixelRows::samples(const std::uint8_t* from, std::size_t step, std::size_t shared,
                                        bool chroma, std::uint8_t* out) const {
   if (step == 1 && shared == 1) return from;
-  const Narrowing to = narrowing_of(yuv_.shift, view_.full_range, chroma);
-  for (std::size_t i = 0; i < view_.width / shared; ++i, from += step) {
-    const auto value = static_cast<std::uint8_t>(
-        yuv_.deep ? narrowed(from[0] | from[1] << 8, to.shift, to.factor, to.bias) : from[0]);
-    for (std::size_t k = 0; k < shared; ++k) out[shared * i + k] = value;
-  }
+  const auto by = yuv_.deep ? spread<true> : spread<false>;
+  by(from, step, shared, view_.width / shared, narrowing_of(yuv_.shift, view_.full_range, chroma), out);
   return out;
 }
 
@@ -175,12 +187,12 @@ void PixelRows::convert(std::size_t y, std::uint8_t* out) {
   if (terms_held_ != y / yuv_.down) {
     terms_held_ = y / yuv_.down;
     const std::size_t row = terms_held_ * yuv_.chroma_bytes;
-    const auto spread = [&](const std::uint8_t* from, std::uint8_t* to) {
+    const auto fill = [&](const std::uint8_t* from, std::uint8_t* to) {
       const std::uint8_t* const made = samples(from + row, yuv_.chroma_step, yuv_.across, true, to);
       if (made != to) std::copy(made, made + width, to);  // nothing beyond the frame is read
     };
-    spread(yuv_.u, u);
-    spread(yuv_.v, v);
+    fill(yuv_.u, u);
+    fill(yuv_.v, v);
     lanes_.chroma(u, v, n, m, terms_.data());
   }
   luma = samples(luma, yuv_.luma_step, 1, false, padded);

@@ -94,9 +94,11 @@ def raise_claims(text: str, documents: Mapping[str, dict[str, Any]]) -> tuple[st
         if file is None or claim["evidence"] == "jetson":
             continue
         new = f'[claims.{name}]\nevidence = "jetson"\nshown_by = "attestations/{file}"\n'
-        text = re.sub(
+        text, count = re.subn(
             rf'\[claims\.{name}\]\nevidence = "[^"\n]*"\nshown_by = "[^"\n]*"\n', lambda _, new=new: new, text
         )
+        if count != 1:
+            raise ValueError(f"claim '{name}' does not begin with evidence and shown_by")
         raised.append(name)
     return text, raised
 

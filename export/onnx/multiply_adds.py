@@ -9,6 +9,8 @@ from contextlib import suppress
 import onnx
 from onnx import shape_inference
 
+# Operators whose work is not counted, or is known only as they run.
+_UNCOUNTED = ("If", "Loop", "Scan", "Einsum", "DeformConv", "Attention", "QLinearConv", "QLinearMatMul")
 _SMALL = 1024  # elements: no shape is computed from more
 Shapes = Mapping[str, Sequence[int]]
 
@@ -20,7 +22,7 @@ def multiply_adds(model: onnx.ModelProto) -> int | None:
         model: The network; a dimension of an input that has a name counts as 1.
 
     Returns:
-        How many; None where a shape that is needed is not known, or a part of the graph runs under a condition.
+        How many; None where a shape that is needed is not known, or the work of an operator is not.
 
     Example:
         >>> multiply_adds(onnx.load("resnet18.onnx"))  # doctest: +SKIP
@@ -42,7 +44,7 @@ def multiply_adds(model: onnx.ModelProto) -> int | None:
                 shapes[value.name] = tuple(dim.dim_value for dim in dims)
     total = 0
     for node in graph.node:
-        if node.op_type in ("If", "Loop", "Scan") or node.domain not in ("", "ai.onnx"):
+        if node.op_type in _UNCOUNTED or node.domain not in ("", "ai.onnx"):
             return None
         try:
             total += _of_node(node, shapes)
@@ -76,7 +78,9 @@ def _of_node(node: onnx.NodeProto, shapes: Shapes) -> int:
             across = shapes[node.input[0]]
             turned = any(a.name == "transA" and a.i for a in node.attribute)
             return math.prod(shapes[node.output[0]]) * across[-2 if turned else -1]
-        case "LSTM" | "GRU" | "RNN":  # [directions, gates * hidden, inputs] and [..., hidden], at each step
-            return shapes[node.input[0]][0] * sum(math.prod(shapes[node.input[place]]) for place in (1, 2))
+        case (
+            "LSTM" | "GRU" | "RNN"
+        ):  # [directions, gates * hidden, inputs] and [..., hidden], at each step of each sequence
+            return math.prod(shapes[node.input[0]][:2]) * sum(math.prod(shapes[node.input[place]]) for place in (1, 2))
         case _:
             return 0

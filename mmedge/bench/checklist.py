@@ -65,12 +65,18 @@ class _Conditions(msgspec.Struct, frozen=True):
     throttled: dict[str, int] = {}
 
 
+class _Rate(msgspec.Struct, frozen=True):
+    due: int = 0
+    answered: int = 0
+
+
 class _Bench(msgspec.Struct, frozen=True):
     evidence: str
     valid: bool = True
     problem: str | None = None
     conditions: _Conditions = _Conditions()
     processes: tuple[_Process, ...] = ()
+    rate: _Rate = _Rate()
 
 
 class _Sweep(msgspec.Struct, frozen=True):
@@ -188,9 +194,13 @@ def _soak(seen: _Attested) -> str | None:
     soak = seen.board.soak
     if soak is None or soak.conditions.duration_s < SOAK_S:
         return f"{0 if soak is None else soak.conditions.duration_s:g} of {SOAK_S:g} s"
-    grown = sum(process.grown_mib or 0.0 for process in soak.processes if process.name != "user")
-    if grown > _GROWN_MIB:
-        return f"its processes grew by {grown:.0f} MiB"
+    if (lost := soak.rate.due - soak.rate.answered) > 0:
+        return f"{lost} of {soak.rate.due} triggers were dropped"
+    grown = [p.grown_mib for p in soak.processes if p.name != "user" and p.grown_mib is not None]
+    if not grown:
+        return "how its processes grew was not measured"
+    if sum(grown) > _GROWN_MIB:
+        return f"its processes grew by {sum(grown):.0f} MiB"
     return _of_a_jetson(soak)
 
 

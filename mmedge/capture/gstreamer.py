@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -233,6 +234,7 @@ class _Stamps:
         return stamp_ns, KINDS["gst"].constant_ns["B"]
 
 
+@cache
 def has_element(name: str) -> bool:
     """Return whether the installed GStreamer has an element of this name."""
     inspect = shutil.which("gst-inspect-1.0")

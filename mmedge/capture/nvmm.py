@@ -77,12 +77,13 @@ def chain(uri: Uri, has: Callable[[str], bool]) -> Chain:
     text = " ! ".join(parts)
     missing = [name for name in elements(text) if not has(name)]
     if missing:
+        other = "another camera" if uri.kind == "csi" else "decode=cpu, or another camera"
         raise DeviceError(
             f"{uri.kind} '{uri.target}' cannot be read through the board's hardware: GStreamer has no element"
             f" '{missing[0]}'",
             where=uri.name,
             fix="on a Jetson: sudo apt-get install gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
-            " nvidia-l4t-gstreamer; elsewhere decode=cpu, or another camera: mmedge devices",
+            f" nvidia-l4t-gstreamer; elsewhere {other}: mmedge devices",
         )
     by = ", ".join(name for name in elements(text) if name.startswith("nv"))
     return Chain(f"{text} ! video/x-raw,format=NV12,{size} ! videoconvert", width, height, fps, by)

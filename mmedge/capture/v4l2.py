@@ -11,7 +11,6 @@ import msgspec
 
 from mmedge.capture.base import Emit, ThreadSource, log
 from mmedge.capture.kinds import KINDS
-from mmedge.capture.nvmm import chain
 from mmedge.capture.picture import PictureTrack
 from mmedge.capture.uri import Uri
 from mmedge.capture.v4l2_colours import driver_colours
@@ -154,10 +153,10 @@ def hardware_reads(uri: Uri) -> bool:
         return False
     _check_device(uri)
     if decode == "auto":
-        from mmedge.capture.gstreamer import has_element
+        from mmedge.capture.gstreamer import pipeline  # decode=cpu needs none of it
 
         try:
-            chain(uri, has_element)
+            pipeline(uri)
         except MmedgeError as error:
             log.info("%s: decoded by OpenCV on the CPU: %s", uri.target, error.message)
             return False

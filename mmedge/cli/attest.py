@@ -74,7 +74,7 @@ def command(
 ) -> None:
     """Measure this machine with a bundle and write one document: no host, user or path is in it, and it has a hash.
 
-    With --board it shows in under ten minutes what only a board can show, and says what is still missing; on another
+    With --board it shows in one command what only a board can show, and says what is still missing; on another
     machine it says so and runs what applies. Exit code 1 if something fails, or if the figures are not valid; the
     document is written all the same and says so.
     """

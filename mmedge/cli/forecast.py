@@ -9,14 +9,13 @@ from pathlib import Path
 from rich.table import Table
 
 from mmedge.bundle import AudioInput, Bundle
-from mmedge.bundle.onnx_file import weights_member
 from mmedge.cli.output import add_names, err, out
 from mmedge.console import styled
 from mmedge.errors import MissingDependencyError, MmedgeError
 from mmedge.files import scratch
 from mmedge.forecast import Forecast, Sources, board_named, board_of, expect, known_boards
 from mmedge.forecast.boards import desktop
-from mmedge.forecast.expect import tensorrt_file
+from mmedge.forecast.expect import counted_gmacs
 from mmedge.forecast.times import read_measured
 from mmedge.types import Latency
 
@@ -37,22 +36,19 @@ def forecast_of(
 
 def multiply_adds_of(bundle: Bundle) -> dict[str, float]:
     """Return the multiply-adds of each network that a board would run, in 10^9, where the toolchain is installed."""
-    found: dict[str, float] = {}
     with scratch() as folder:
-        for stage in bundle.manifest.stages:
-            variant = tensorrt_file(bundle, stage)
-            if variant is None or weights_member(variant.file) in bundle.manifest.files:
-                continue
-            file = folder / "network.onnx"
-            file.write_bytes(bundle.read(variant.file))
-            try:
-                counted = import_module("mmedge.export.bounded").count_multiply_adds(file)
-            except (MissingDependencyError, ModuleNotFoundError):
-                err.print("the work of networks is not counted: pip install 'mmedge[export]'", markup=False)
-                return {}
-            if counted is not None:
-                found[stage] = counted / 1e9
-    return found
+        file = folder / "network.onnx"
+
+        def count(content: bytes) -> int | None:
+            file.write_bytes(content)
+            counted: int | None = import_module("mmedge.export.bounded").count_multiply_adds(file)
+            return counted
+
+        try:
+            return counted_gmacs(bundle, count)
+        except (MissingDependencyError, ModuleNotFoundError):
+            err.print("the work of networks is not counted: pip install 'mmedge[export]'", markup=False)
+            return {}
 
 
 def print_forecast(forecast: Forecast) -> None:
@@ -72,9 +68,8 @@ def print_forecast(forecast: Forecast) -> None:
     lines.append(f"networks of a typical trigger: {forecast.engines.told()}")
     if forecast.binds:
         lines.append(f"binds: {forecast.binds}, of {forecast.busy.told()} a trigger")
-    size = sum(part.size_bytes or 0 for part in forecast.memory)
     there = "" if forecast.memory_bytes is None else f" of {forecast.memory_bytes / 1e9:.2f} GB"
-    lines.append(f"memory: at least {size / 1e6:.1f} MB{there}")
+    lines.append(f"memory: at least {forecast.needed_bytes / 1e6:.1f} MB{there}")
     for part in forecast.memory:
         held = "unknown" if part.size_bytes is None else f"{part.size_bytes / 1e6:.1f} MB"
         lines.append(f"  {part.what}: {held}, {part.how}")

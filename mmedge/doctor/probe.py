@@ -188,9 +188,12 @@ def _cache() -> Cache:
     except MmedgeError as error:
         problem = error.message
     plans = [path.stat().st_size for path in folder.glob("*.plan")] if problem is None else []
+    prepared = 0
     if problem is None:  # networks that were prepared lie in a folder each
-        plans += [sum(file.stat().st_size for file in path.parent.iterdir()) for path in folder.glob("*/entry.json")]
+        prepared = sum(file.stat().st_size for path in folder.glob("*/entry.json") for file in path.parent.iterdir())
     home, shown = str(Path.home()), str(folder)
     if home != "/" and (shown == home or shown.startswith(home + "/")):
         shown = "~" + shown[len(home) :]
-    return Cache(folder=shown, writable=problem is None, engines=len(plans), bytes=sum(plans), problem=problem)
+    return Cache(
+        folder=shown, writable=problem is None, engines=len(plans), bytes=sum(plans) + prepared, problem=problem
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def library_version(backend: str) -> str:
     return str(getattr(require(backend, "running networks on the CPU"), "__version__", ""))
 
 
+@cache
 def _installed_version(module: str) -> str:
     """Return the version of a module whose distribution has its name, by the folder beside it: each start asks."""
     spec = find_spec(module)

@@ -70,11 +70,11 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     files: dict[str, str]  # name -> SHA-256
 
 
-def load_prepared(key: PreparedKey | None, take: Callable[[Path], _E], make: Callable[[Path | None], _E]) -> _E:
+def load_prepared(key: PreparedKey, take: Callable[[Path], _E], make: Callable[[Path | None], _E]) -> _E:
     """Load a network from what was prepared of it; else prepare it, and keep that for the next time.
 
     Args:
-        key: What it depends on; None: nothing is kept.
+        key: What it depends on.
         take: Loads it from the folder of an entry, which stays as it is.
         make: Loads it from the ONNX file; writes what is to be kept into a folder, where it is given one.
 
@@ -84,8 +84,6 @@ def load_prepared(key: PreparedKey | None, take: Callable[[Path], _E], make: Cal
     Raises:
         EngineError: If it cannot be loaded from the ONNX file either.
     """
-    if key is None:
-        return make(None)
     folder = _verified(key)
     if folder is not None:
         try:

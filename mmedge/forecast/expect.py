@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import Variant
+from mmedge.bundle.onnx_file import weights_member
 from mmedge.engine.memory import available_bytes
 from mmedge.errors import ConfigError
 from mmedge.forecast.boards import board_of, desktop, known_boards
@@ -257,6 +258,24 @@ def tensorrt_file(bundle: Bundle, stage: str) -> Variant | None:
     if bundle.manifest.stages[stage].callable is not None:
         return None
     return min(bundle.variants(stage, "tensorrt"), key=lambda v: TENSORRT_ORDER.index(v.precision), default=None)
+
+
+def counted_gmacs(bundle: Bundle, count: Callable[[bytes], int | None]) -> dict[str, float]:
+    """Return the multiply-adds of each network that a board would run, in 10^9.
+
+    Args:
+        bundle: An open bundle; networks whose weights lie outside are left out, as they are too large for this.
+        count: Counts those of an ONNX file; None: not known.
+    """
+    found: dict[str, float] = {}
+    for stage in bundle.manifest.stages:
+        variant = tensorrt_file(bundle, stage)
+        if variant is None or weights_member(variant.file) in bundle.manifest.files:
+            continue
+        counted = count(bundle.read(variant.file))
+        if counted is not None:
+            found[stage] = counted / 1e9
+    return found
 
 
 def _serves(bundle: Bundle, stage: str, *, is_here: bool) -> Variant | None:

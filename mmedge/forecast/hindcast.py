@@ -35,10 +35,10 @@ class Case(NamedTuple):
 
 
 def hindcast() -> Iterator[Case]:
-    """Yield each public figure of a network that is known on two boards, and what is said of it without its board.
+    """Yield each public figure of a network that is known on two boards, as it is said without times of its board.
 
-    Nothing of the target is used, neither this network's time nor any other's; the interval is that of the other boards
-    among themselves.
+    No time on the target is used, neither this network's nor any other's: its peak and bandwidth alone. The interval is
+    that of the other boards among themselves.
 
     Example:
         >>> cases = list(hindcast())

@@ -31,7 +31,7 @@ def conceal(data: AnyArray, event: FrameEvent | BlockEvent, privacy: Privacy) ->
         _conceal_samples(data, event, privacy)
         return
     colours = event.format in ("rgb24", "bgr24")
-    longer, at = max(event.height, event.width), 0
+    (height, width), at = _cells(event), 0
     flat = data.reshape(-1)
     for number, (rows, across) in enumerate(planes_of(event.format, event.height, event.width)):
         channels = 3 if colours else 2 if event.format == "nv12" and number else 1
@@ -40,19 +40,22 @@ def conceal(data: AnyArray, event: FrameEvent | BlockEvent, privacy: Privacy) ->
         if privacy == "none":
             plane[...] = 128 if number else 0 if colours or event.described.full_range else 16
         else:
-            height, width = (max(1, side * CELLS // max(longer, CELLS)) for side in (event.height, event.width))
             plane[...] = blurred(plane, (min(height, rows), min(width, across // channels))).reshape(plane.shape)
+
+
+def _cells(event: FrameEvent) -> tuple[int, int]:
+    longer = max(event.height, event.width, CELLS)
+    return max(1, event.height * CELLS // longer), max(1, event.width * CELLS // longer)
 
 
 def _conceal_samples(data: AnyArray, event: FrameEvent, privacy: Privacy) -> None:
     """The same of formats whose samples do not lie as bytes of one plane."""
     to_8_bits = {"p010le": 8, "yuv420p10le": 2}.get(event.format, 0)
-    longer = max(event.height, event.width, CELLS)
+    height, width = _cells(event)
     for number, plane in enumerate(samples(data, event.format, event.height)):
         if privacy == "none":
             plane[...] = (128 if number else 0 if event.described.full_range else 16) << to_8_bits
         else:
-            cells = (max(1, event.height * CELLS // longer), max(1, event.width * CELLS // longer))
-            whole = np.ascontiguousarray((plane >> to_8_bits & 255).astype(np.uint8))
-            made = blurred(whole, (min(cells[0], plane.shape[0]), min(cells[1], plane.shape[1])))
+            whole = (plane >> to_8_bits & 255).astype(np.uint8)
+            made = blurred(whole, (min(height, plane.shape[0]), min(width, plane.shape[1])))
             plane[...] = made.reshape(plane.shape).astype(plane.dtype) << to_8_bits

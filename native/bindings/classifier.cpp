@@ -19,8 +19,7 @@ class Classification {
   }
   nb::object tell(nb::handle snapshot) {
     const auto [told, score] = core_.tell(time_of(snapshot));
-    const nb::object label =
-        told < 0 ? nb::object(nb::none()) : nb::object(reporting_.labels[static_cast<std::size_t>(told)]);
+    const nb::object label = reporting_.label(told);
     if (!ranks_) return reporting_.result(nb::arg("label") = label, nb::arg("score") = score);
     nb::list top;
     for (const auto& [index, share] : core_.top())

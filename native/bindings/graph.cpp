@@ -206,7 +206,6 @@ void bind_graph(nb::module_& m) {
       .def("raise_ages", &raise_ages, nb::arg("snapshot"),
            nb::sig("def raise_ages(self, snapshot: object) -> None"),
            "Raise the ages of a snapshot to those of the outputs that were used.")
-      .def_ro("bits", &Moment::bits, "The seats that are present, bit by bit.")
       .def_ro("ages_ms", &Moment::ages_ms, "The age of each seat.");
   nb::class_<Stage> stage(m, "Stage", "What a stage knows from one trigger to the next.");
   stage.attr("HEAVY_NS") = Stage::kHeavyNs;  // what a run costs that is worth a thread of its own

@@ -12,6 +12,10 @@ namespace mmedge::bindings {
 
 // How a reader reports: Python's types and errors.
 struct Reporting {
+  nb::object label(int told) const {  // -1: none
+    return told < 0 ? nb::object(nb::none()) : nb::object(labels[static_cast<std::size_t>(told)]);
+  }
+
   nb::tuple labels;
   nb::object result;   // what it makes
   nb::object convert;  // makes float64 values of an output of another type, or raises

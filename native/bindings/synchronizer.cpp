@@ -168,10 +168,9 @@ class PacketSynchronizer {
   }
   // Releases the frames that nobody wants any more.
   void let_go() {
-    core.drain([this](Slot slot) {
-      const nb::object payload = std::move(payloads_[static_cast<std::size_t>(slot)]);
-      release(payload);
-    });
+    std::vector<nb::object> left;  // all of them first: what releases is Python's, and may raise
+    core.drain([&](Slot slot) { left.push_back(std::move(payloads_[static_cast<std::size_t>(slot)])); });
+    for (const nb::object& payload : left) release(payload);
   }
 
   nb::object snapshot(const Cuts& cuts) const {

@@ -34,8 +34,7 @@ class Verification {
       return undefined_;
     }
     const auto [told, score] = core_.tell(time_of(snapshot));
-    const nb::object label =
-        told < 0 ? nb::object(nb::none()) : nb::object(reporting_.labels[static_cast<std::size_t>(told)]);
+    const nb::object label = reporting_.label(told);
     return reporting_.result(nb::arg("label") = label, nb::arg("score") = score);
   }
   void reset() { core_.reset(); }

@@ -122,6 +122,8 @@ def fails(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         ("live", fails("board", "soak", "conditions", "inputs", value="generated"), "generated pictures"),
         ("soak", fails("board", "soak", "conditions", "duration_s", value=30.0), "30 of 180 s"),
         ("soak", fails("board", "soak", "processes", 0, "grown_mib", value=70.0), "grew by 70 MiB"),
+        ("soak", fails("board", "soak", "processes", value=[]), "not measured"),
+        ("soak", fails("board", "soak", "rate", value={"due": 5400, "answered": 5300}), "100 of 5400"),
         ("throttle", fails("board", "soak", "conditions", "throttled", value={"oc3": 4}), "slowed down by oc3"),
         ("throttle", fails("board", "soak", "conditions", "temperature_c", value={}), "does not tell"),
     ],

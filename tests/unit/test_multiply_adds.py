@@ -43,3 +43,4 @@ def test_what_cannot_be_counted_is_not_known() -> None:
     model = network("Custom", (1, 4), (1, 4))
     model.graph.node[0].domain = "of.somebody"
     assert multiply_adds(model) is None
+    assert multiply_adds(network("Einsum", (1, 6), (6, 4), equation="ab,bc->ac")) is None

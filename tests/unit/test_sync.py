@@ -103,6 +103,26 @@ def test_lost_samples_become_silence_of_the_same_length() -> None:
     assert sync.lost_samples() == {"audio": 160}
 
 
+def test_a_release_that_raises_leaves_the_others_in_order() -> None:
+    released: list[int] = []
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    sync = make()
+    for k in range(4):
+        sync.push(frame(40 * k, k, release=stop if k == 1 else lambda k=k: released.append(k)))
+    with pytest.raises(KeyboardInterrupt):
+        sync.close()
+    sync.close()
+    assert released == sorted(set(released))  # none twice
+    for k in range(4, 8):
+        sync.push(frame(40 * k, k, release=lambda k=k: released.append(k)))
+    sync.close()
+    assert released == sorted(set(released))
+    assert set(range(4, 8)) <= set(released)
+
+
 def test_frames_are_released_exactly_once() -> None:
     released: list[int] = []
     sync = make()
