@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput
 from mmedge.bundle.manifest import TensorInput
 from mmedge.errors import MmedgeError
 from mmedge.pipeline import Pipeline
+from mmedge.plan import SyncPlan
 
 # More pictures than fit a cache's favourite: a single hot picture flatters the result.
 RING = 16
@@ -34,6 +37,7 @@ class Generator:
         bundle: Its bundle.
         feeds: What is due when.
         start_ns: Where the schedule begins, on CLOCK_MONOTONIC.
+        sync: For which packets of which inputs triggers wait.
         delay_ns: A packet is handed over this long after it was captured, as a camera's are, which needs time to
             expose, read out and send a picture.
 
@@ -42,12 +46,19 @@ class Generator:
     """
 
     def __init__(
-        self, pipe: Pipeline, bundle: Bundle, feeds: tuple[Feed, ...], start_ns: int, delay_ns: int = 0
+        self,
+        pipe: Pipeline,
+        bundle: Bundle,
+        feeds: tuple[Feed, ...],
+        start_ns: int,
+        sync: SyncPlan,
+        delay_ns: int = 0,
     ) -> None:
         self.error: MmedgeError | None = None
         self._pipe, self._feeds = pipe, feeds
         self._start_ns, self._delay_ns = start_ns, delay_ns
-        self._due_ns, self._late_ns = array("q"), array("q")
+        self._handed_ns = [array("q") for _ in feeds]  # of each packet, by its number
+        self._waits = tuple(_waits(feeds, sync))
         rng = np.random.default_rng(0)
         self._rings = [_ring(rng, bundle, feed) for feed in feeds]
         self._stop = threading.Event()
@@ -61,8 +72,7 @@ class Generator:
                 early_ns = due_ns + self._delay_ns - time.monotonic_ns()
                 if (early_ns > 0 and self._stop.wait(early_ns / 1e9)) or self._stop.is_set():
                     return
-                self._due_ns.append(due_ns)
-                self._late_ns.append(max(0, time.monotonic_ns() - due_ns - self._delay_ns))
+                self._handed_ns[index].append(max(time.monotonic_ns(), due_ns + self._delay_ns))
                 name, ring = self._feeds[index].name, self._rings[index]
                 value = ring[number % len(ring)]
                 if isinstance(value, str):
@@ -80,10 +90,43 @@ class Generator:
     def lateness(self, from_ns: int, until_ns: int) -> Samples:
         """Return how late packets were pushed that were due between two times; for when it has stopped."""
         found = Samples()
-        for due_ns, late_ns in zip(self._due_ns, self._late_ns, strict=False):
-            if from_ns <= due_ns < until_ns:
-                found.add(late_ns)
+        for feed, handed_ns in zip(self._feeds, self._handed_ns, strict=True):
+            for number, at_ns in enumerate(handed_ns):
+                due_ns = self._start_ns + feed.due_ns(number)
+                if from_ns <= due_ns < until_ns:
+                    found.add(at_ns - due_ns - self._delay_ns)
         return found
+
+    def complete_ns(self, t_ns: int) -> int:
+        """Return when a trigger's own packet was to be handed over, or the last of those that it waits for was.
+
+        Args:
+            t_ns: Of the trigger, on CLOCK_MONOTONIC.
+        """
+        found_ns = t_ns + self._delay_ns
+        for index, after_ns in self._waits:
+            number = self._feeds[index].first_from(t_ns + after_ns - self._start_ns)
+            handed_ns = self._handed_ns[index]
+            if number < len(handed_ns):  # else it did not wait so long
+                found_ns = max(found_ns, handed_ns[number])
+        return found_ns
+
+
+def _waits(feeds: tuple[Feed, ...], sync: SyncPlan) -> Iterator[tuple[int, int]]:
+    """Yield which other feeds a trigger waits for, and from how long after it on the first packet makes one complete.
+
+    As ``native/sync`` has it: sound that reaches to the end of the window, a picture or an array that is the nearest.
+    """
+    places = {feed.name: index for index, feed in enumerate(feeds)}
+    for seat in () if sync.latest else sync.seats:
+        if seat.kind == "audio":
+            own_ns = seat.ahead_ns
+        elif seat.kind == "image" or seat.period_ns is not None:
+            own_ns = -math.floor(feeds[places[seat.name]].period_ns / 2)
+        else:
+            continue  # it comes when it likes
+        if not seat.trigger:
+            yield places[seat.name], own_ns
 
 
 def _wake_in_time() -> None:

@@ -202,27 +202,26 @@ def _triggers(report: Report) -> str:
     found = (("A typical trigger", by_latency[(len(answers) - 1) // 2]), ("The worst trigger", worst))
     return "".join(
         f"<h2>{title}: {answer.took_ns / 1e6:.2f} ms</h2><p class='dim key'>{_KEY}</p>"
-        + waterfall(bars_of(answer, report.tally.names, alone=report.tally.alone), title)
+        + waterfall(bars_of(answer, report.tally.names), title)
         for title, answer in found
     )
 
 
-def bars_of(answer: Answer, names: Sequence[str], *, alone: bool = False) -> list[Bar]:
+def bars_of(answer: Answer, names: Sequence[str]) -> list[Bar]:
     """Return the waterfall of a trigger, in ms since it was captured.
 
     Args:
         answer: To it.
         names: Those of the stages in order.
-        alone: Whether it waited for no other input.
     """
-    ready = ("into the runtime", "rest") if alone else ("the other inputs", "wait")
 
     def bar(name: str, from_ns: int, until_ns: int, kind: str) -> Bar:
         return Bar(name, (from_ns - answer.t_ns) / 1e6, (until_ns - answer.t_ns) / 1e6, kind)
 
     bars = [
         bar("to the runtime", answer.t_ns, answer.delivered_ns, "wait"),
-        bar(ready[0], answer.delivered_ns, answer.ready_ns, ready[1]),
+        bar("the other inputs", answer.delivered_ns, answer.complete_ns, "wait"),
+        bar("into the runtime", answer.complete_ns, answer.ready_ns, "rest"),
         bar("until it begins", answer.ready_ns, answer.start_ns, "rest"),
     ]
     for run in answer.stages(names):

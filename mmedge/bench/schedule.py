@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from operator import itemgetter
 from typing import Literal, TypeAlias
 
@@ -52,6 +52,11 @@ class Feed:
         """Return when packet ``number`` is due, in ns after the start."""
         return self.first_ns + math.floor(number * self.period_ns)
 
+    def first_from(self, since_ns: int) -> int:
+        """Return the number of the first packet that is due at ``since_ns`` after the start, or later."""
+        number = max(0, math.ceil((since_ns - self.first_ns) / self.period_ns))
+        return number if self.due_ns(number) >= since_ns else number + 1  # what is due was rounded down
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonFeed(Feed):
@@ -74,6 +79,10 @@ class PoissonFeed(Feed):
             gaps_ns = np.maximum(np.ceil(rng.exponential(float(self.period_ns), _GAPS)), 1).astype(np.int64)
             times_ns += (last_ns + np.cumsum(gaps_ns)).tolist()
         return times_ns[number]
+
+    def first_from(self, since_ns: int) -> int:
+        """Return the number of the first packet that is due at ``since_ns`` after the start, or later."""
+        return next(number for number in count() if self.due_ns(number) >= since_ns)
 
 
 def trigger_period_ns(inputs: Mapping[str, Input], sync: Sync, fps: float) -> Fraction:

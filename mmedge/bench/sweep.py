@@ -126,13 +126,13 @@ def sweep(low_hz: float, high_hz: float, measure: Callable[[float], Report]) -> 
     Raises:
         ConfigError: If the rates are not in order.
     """
-    if not 0 < low_hz < high_hz <= 1000:
+    if not 0.001 <= low_hz < high_hz <= 1000:
         raise ConfigError(
             f"a sweep from {low_hz:g} to {high_hz:g} a second", where="sweep", fix="use LOW:HIGH, e.g. 10:240"
         )
     found: list[Point] = []
     for step in range(_STEPS + 1):
-        rate_hz = low_hz * (high_hz / low_hz) ** (step / _STEPS)
+        rate_hz = min(low_hz * (high_hz / low_hz) ** (step / _STEPS), high_hz)  # not 1000.0000000000002
         found.append(Point(rate_hz, measure(rate_hz)))
         if not found[-1].kept:
             break

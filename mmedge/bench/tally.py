@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mmedge.bench.samples import Samples
@@ -35,7 +35,8 @@ class Answer:
     Attributes:
         t_ns: The trigger.
         delivered_ns: Its data had come.
-        ready_ns: The other inputs had.
+        complete_ns: That of the other inputs had been handed over, as far as that is known.
+        ready_ns: The runtime had them all.
         start_ns: The graph began.
         inferred_ns: The graph had ended.
         done_ns: Its tasks were interpreted.
@@ -45,6 +46,7 @@ class Answer:
 
     t_ns: int
     delivered_ns: int
+    complete_ns: int
     ready_ns: int
     start_ns: int
     inferred_ns: int
@@ -61,7 +63,7 @@ class Answer:
     def of_call(cls, due_ns: int, start_ns: int, fed_ns: int, done_ns: int) -> Answer:
         """Return that of a network which was called by itself."""
         runs = _RUN.pack(0, start_ns, fed_ns, fed_ns, done_ns)
-        return cls(due_ns, due_ns, due_ns, start_ns, done_ns, done_ns, done_ns, runs)
+        return cls(due_ns, due_ns, due_ns, due_ns, start_ns, done_ns, done_ns, done_ns, runs)
 
     def stages(self, names: Sequence[str]) -> list[Run]:
         """Return its runs; ``names`` are those of the stages in their order."""
@@ -72,14 +74,19 @@ class Answer:
         ]
 
 
-def read_answer(result: Result) -> Answer:
-    """Return what is kept of a result that was made with ``spans``."""
+def read_answer(result: Result, complete_ns: int | None = None) -> Answer:
+    """Return what is kept of a result that was made with ``spans``.
+
+    Args:
+        result: The answer.
+        complete_ns: As ``Answer`` has it; None: it is not known, so all that passed until it was ready was waiting.
+    """
     head = result.spans[: _HEAD.size]
     delivered, waited, start, inferred, done = _HEAD.unpack(head)
     received = result.t_ns + round(result.latency_ms["received"] * 1e6)
-    return Answer(
-        result.t_ns, delivered, delivered + waited, start, inferred, done, received, result.spans[_HEAD.size :]
-    )
+    ready = delivered + waited
+    complete = ready if complete_ns is None else min(max(complete_ns, delivered), ready)
+    return Answer(result.t_ns, delivered, complete, ready, start, inferred, done, received, result.spans[_HEAD.size :])
 
 
 @dataclass(slots=True)
@@ -95,9 +102,10 @@ class Tally:
 
     Args:
         stages: Names of the bundle's stages, in their order.
-        delay_ms: How long data wait until they are handed over, which is no time of the runtime's; None: all of their
-            way to it, as with cameras.
-        alone: Whether triggers wait for no other input: what passes until one is ready is then the runtime's own.
+        complete_ns: When all data of a trigger of some time had been handed over: what passes from then on is the
+            runtime's own. None: it is not known, as with cameras, and all that passes until it is ready is waiting.
+        alone: Without ``complete_ns``: whether triggers wait for no other input, so that only their own data's way to
+            the runtime is waiting.
 
     Attributes:
         latencies: ``end_to_end``, ``overhead`` and each step.
@@ -111,10 +119,15 @@ class Tally:
         marks: When something happened that answers were made anew by, and what.
         answered: How many there are.
         from_ns: From when on it counts; None until ``begin``.
-        alone: As given.
     """
 
-    def __init__(self, stages: Sequence[str] = (), *, delay_ms: float | None = None, alone: bool = False) -> None:
+    def __init__(
+        self,
+        stages: Sequence[str] = (),
+        *,
+        complete_ns: Callable[[int], int] | None = None,
+        alone: bool = False,
+    ) -> None:
         self.latencies: dict[str, Samples] = {"end_to_end": Samples()}
         self.names = tuple(stages)
         self.stages = {name: StageSamples() for name in stages}
@@ -127,7 +140,7 @@ class Tally:
         self.answered = 0
         self.from_ns: int | None = None
         self._epoch: dict[str, int] = {}
-        self._delay_ms, self.alone = delay_ms, alone
+        self._complete_ns, self._alone = complete_ns, alone
 
     def begin(self, from_ns: int) -> None:
         """Count what comes from now on."""
@@ -152,13 +165,16 @@ class Tally:
             restarted = [n for n, epoch in result.epoch.items() if self._epoch.get(n, epoch) != epoch]
             self.marks.append((result.t_ns, f"restart of {', '.join(restarted)}"))
         self._epoch.update(result.epoch)
+        ready_ns = result.t_ns + round(1e6 * (said["deliver"] + said["ready"]))
+        if self._complete_ns is not None:
+            complete_ns = min(self._complete_ns(result.t_ns), ready_ns)
+        else:
+            complete_ns = result.t_ns + round(1e6 * said["deliver"]) if self._alone else ready_ns
         if said["inferred"] > 0:
-            waited = (0.0 if self.alone else said["ready"]) + (
-                said["deliver"] if self._delay_ms is None else self._delay_ms
-            )
-            self.share.add(round(1e6 * (said["end_to_end"] - waited) / said["inferred"]))
+            own_ms = said["end_to_end"] - (complete_ns - result.t_ns) / 1e6
+            self.share.add(round(1e6 * own_ms / said["inferred"]))
         if result.spans:
-            self._keep(read_answer(result))
+            self._keep(read_answer(result, complete_ns))
 
     def _keep(self, answer: Answer) -> None:
         if self.worst is None or answer.took_ns > self.worst.took_ns:
@@ -189,8 +205,7 @@ class OpenLoop(Tally):
         due_ns: When each trigger is due, in order, without end; None: of hops, whose grid the first answer shows.
         period_ns: From one to the next.
         stages: As ``Tally`` has it.
-        delay_ms: How long after its capture a packet is handed over.
-        alone: As ``Tally`` has it.
+        complete_ns: As ``Tally`` has it.
 
     Attributes:
         due: Triggers that were due within the measured time; ``answered`` of them had an answer of their own.
@@ -204,10 +219,9 @@ class OpenLoop(Tally):
         period_ns: float,
         stages: Sequence[str] = (),
         *,
-        delay_ms: float = 0.0,
-        alone: bool = False,
+        complete_ns: Callable[[int], int] | None = None,
     ) -> None:
-        super().__init__(stages, delay_ms=delay_ms, alone=alone)
+        super().__init__(stages, complete_ns=complete_ns)
         self.latencies["answered"] = Samples()
         self.due = 0
         self.missed: list[int] = []

@@ -70,7 +70,8 @@ def _triggers(names: Sequence[str], answers: Iterable[Answer]) -> Iterator[dict[
         for name, from_ns, until_ns in (
             ("trigger", answer.t_ns, answer.done_ns),
             ("wait: to the runtime", answer.t_ns, answer.delivered_ns),
-            ("wait: other inputs", answer.delivered_ns, answer.ready_ns),
+            ("wait: other inputs", answer.delivered_ns, answer.complete_ns),
+            ("wait: into the runtime", answer.complete_ns, answer.ready_ns),
             ("wait: executor", answer.ready_ns, answer.start_ns),
         ):
             common = {"cat": "trigger", "id": number, "pid": _RUNTIME, "tid": _WAITS, "name": name}

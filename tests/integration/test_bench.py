@@ -157,7 +157,6 @@ def test_two_bundles_are_measured_in_turn(tmp_path: Path, capfd: pytest.CaptureF
     assert document["latency_ms"]["end_to_end"]["n"] == 40  # of two runs
     figures = {each["what"]: each for each in document["compare"]["figures"]}
     assert figures["stage ear p50"]["ratio"] > 10
-    assert figures["stage ear p50"]["interval"][0] > 5
     assert "end_to_end p50" in document["compare"]["regressions"], figures
     assert document["compare"]["gated"]  # though another back end serves that stage: that is what is compared
 

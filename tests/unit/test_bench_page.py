@@ -20,8 +20,8 @@ from mmedge.bench.charts import Bar, histogram, ticks, time_line, waterfall
 from mmedge.bench.page import bars_of, page
 from mmedge.bench.report import Rate, Report
 from mmedge.bench.samples import Samples
-from mmedge.bench.sweep import Point, Sweep
-from mmedge.bench.tally import OpenLoop, read_answer
+from mmedge.bench.sweep import Point, Sweep, sweep
+from mmedge.bench.tally import OpenLoop, Tally, read_answer
 from mmedge.bench.watch import Event
 from mmedge.errors import ConfigError
 from mmedge.pipeline import Statistics
@@ -74,15 +74,35 @@ def test_drops_restarts_and_events_are_on_the_time_line() -> None:
         ElementTree.fromstring(chart)  # well-formed
 
 
-@pytest.mark.parametrize(("alone", "share"), [(False, 3.0), (True, 3.5)])
-def test_the_way_into_the_runtime_is_its_own_where_nothing_else_is_waited_for(alone: bool, share: float) -> None:
-    tally = OpenLoop((1000 * MS + 10 * k * MS for k in count()), 10 * MS, ("eye", "ear", "slow"), alone=alone)
+# 7 ms end to end, of which 2 to the runtime and 1 until it is ready; engines 2 ms.
+@pytest.mark.parametrize(
+    ("complete_ms", "share", "others"),
+    [(0.0, 3.5, None), (2.25, 2.375, (2, 2.25)), (2.75, 2.125, (2, 2.75)), (9.0, 2.0, (2, 3)), (None, 2.0, (2, 3))],
+)
+def test_what_passes_once_all_was_handed_over_is_the_runtimes_own(
+    complete_ms: float | None, share: float, others: tuple[float, float] | None
+) -> None:
+    complete_ns = None if complete_ms is None else lambda t_ns: t_ns + round(complete_ms * MS)
+    due_ns = (1000 * MS + 10 * k * MS for k in count())
+    tally = OpenLoop(due_ns, 10 * MS, ("eye", "ear", "slow"), complete_ns=complete_ns)
     tally.begin(1000 * MS, 2000 * MS)
     for number in range(10):
         tally.add(result(number))
-    assert tally.share.percentile_ms(50) == share  # 7 ms end to end, of which 1 ms until it is ready; engines 2 ms
-    kinds = {bar.name: bar.kind for bar in bars_of(tally.answers[0], tally.names, alone=alone)}
-    assert kinds["into the runtime" if alone else "the other inputs"] == ("rest" if alone else "wait")
+    assert tally.share.percentile_ms(50) == share
+    bars = {bar.name: bar for bar in bars_of(tally.answers[0], tally.names)}
+    waited = bars.get("the other inputs")
+    assert (waited and (waited.from_ms, waited.until_ms)) == others
+    own = bars.get("into the runtime")
+    assert (own and (own.from_ms, own.until_ms)) == (None if others == (2, 3) else ((others or (2, 2))[1], 3))
+    assert {bar.kind for bar in bars.values()} == {"wait", "rest", "feed", "engine"}
+
+
+@pytest.mark.parametrize(("alone", "share"), [(False, 2.0), (True, 2.5)])
+def test_with_sources_of_ones_own_the_way_of_the_data_is_waiting(alone: bool, share: float) -> None:
+    tally = Tally(("eye", "ear", "slow"), alone=alone)
+    tally.begin(0)
+    tally.add(result(0))
+    assert tally.share.percentile_ms(50) == share
 
 
 @pytest.mark.parametrize("kept", [(True, True, False, False), (True, True), (False,)])
@@ -107,6 +127,25 @@ def test_the_page_of_a_sweep_shows_the_knee(kept: tuple[bool, ...], tmp_path: Pa
         assert part not in text
     with pytest.raises(ConfigError, match="cannot be written as"):
         found.save(tmp_path / "sweep.txt")
+
+
+MADE = report(200)  # a tenth of its triggers was missed
+
+
+@given(low_hz=st.floats(0.001, 999), width=st.floats(1.0001, 1e6), knee=st.floats(0, 1))
+def test_a_sweep_asks_for_no_rate_beyond_its_ends(low_hz: float, width: float, knee: float) -> None:
+    high_hz = min(low_hz * width, 1000.0)
+    asked: list[float] = []
+
+    def measure(rate_hz: float) -> Report:
+        asked.append(rate_hz)
+        is_kept = rate_hz <= low_hz + knee * (high_hz - low_hz)
+        return replace(MADE, rate=replace(MADE.rate, due=MADE.rate.answered) if is_kept else MADE.rate)
+
+    found = sweep(low_hz, high_hz, measure)
+    assert all(low_hz <= rate_hz <= high_hz for rate_hz in asked)
+    assert asked[0] == low_hz
+    assert found.missed_hz is not None or max(asked) == high_hz
 
 
 def test_the_page_does_not_grow_with_the_run() -> None:

@@ -49,6 +49,15 @@ def test_due_times_never_drift(fps: float, rate_hz: int, number: int) -> None:
     assert audio.first_ns >= audio.period_ns  # a block is due with its last sample, and none is older than the start
 
 
+@given(fps=FPS, rate_hz=RATES, since_ns=st.integers(-S, 10 * S), seed=st.sampled_from([None, 1, 2]))
+def test_the_first_packet_from_a_time_on(fps: float, rate_hz: int, since_ns: int, seed: int | None) -> None:
+    arrivals: Any = "fixed" if seed is None else "poisson"
+    for feed in make_feeds(inputs_of(rate_hz), Sync(trigger="image"), fps, arrivals=arrivals, seed=seed or 0):
+        number = feed.first_from(since_ns)
+        assert feed.due_ns(number) >= since_ns
+        assert number == 0 or feed.due_ns(number - 1) < since_ns
+
+
 @given(fps=FPS, rate_hz=RATES)
 def test_packets_come_in_the_order_of_their_due_times_and_none_is_left_out(fps: float, rate_hz: int) -> None:
     feeds = make_feeds(inputs_of(rate_hz), Sync(trigger="image"), fps)
