@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 import benchmarks
-from benchmarks.harness import BenchmarkReport, cells, figure, show
+from benchmarks.harness import HEADS, BenchmarkReport, cells, figure, show
 from benchmarks.readme import PAGE, README, written
 
 # Not benchmarks: what they share.
@@ -35,6 +35,7 @@ SHARED = {
     "harness",
     "images",
     "impacts",
+    "limits",
     "live_user",
     "loopback",
     "media_clips",
@@ -57,12 +58,10 @@ def section(report: BenchmarkReport) -> str:
         "",
         report.title,
         "",
-        "| what | n | mmedge | peers | best peer / ours |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(HEADS)} |",
+        "|---" * len(HEADS) + "|",
     ]
-    for row in report.rows:
-        n, ours, peers, ratio = cells(row)
-        lines.append(f"| {row.what} | {n} | {ours} | {peers.replace(chr(10), '<br>')} | {ratio} |")
+    lines += [f"| {' | '.join([row.what, *cells(row)])} |".replace("\n", "<br>") for row in report.rows]
     facts = {**report.host, **report.conditions, "evidence": report.evidence}
     said = "; ".join(f"{key}: {value}" for key, value in facts.items())
     lines += ["", *textwrap.wrap(said, 132, break_long_words=False, break_on_hyphens=False), ""]

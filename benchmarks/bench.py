@@ -184,12 +184,12 @@ def measure(quick: bool) -> BenchmarkReport:
         for (what, percent), same in told.items():
             kept = statistics.mean(same) if same else float("nan")
             rows.append(
-                Row(f"pairs whose {what} {percent} agree within their intervals ({len(same)})", "", kept, {}, None)
+                Row(f"pairs whose {what} {percent} agree within their intervals", "", kept, {}, None, n=len(same))
             )
         checked = [agreed for figure in CHECKED for agreed in told[figure]]
         targets["interval_coverage"] = statistics.mean(checked) if checked else float("nan")
         targets["histogram_error_p999"] = histogram_error(latencies)
-        rows.append(Row(f"p99.9 of {latencies.n} overheads, exact", "ms", latencies.percentile_ms(99.9), {}, None))
+        rows.append(Row("p99.9 of overheads, exact", "ms", latencies.percentile_ms(99.9), {}, None, n=latencies.n))
     return judged(
         name="bench",
         title="Whether the latency bench tells the truth; the runtime's share of end to end",

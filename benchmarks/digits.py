@@ -228,7 +228,7 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
                 if title in NOISY and mask == BOTH:
                     gains.append(margin)
                 what = f"digit, {' + '.join(mask)}; {title}"
-                rows.append(Row(what=what, unit="%", ours=fused, peers=dict(single), ratio=None))
+                rows.append(Row(what=what, unit="%", ours=fused, peers={}, ratio=None, beside=dict(single)))
         told = Counter[str]()
         for seed in range(seeds):
             told.update(false_accepts(bundle, dataset, length, seed))

@@ -18,8 +18,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 import mmedge
 from benchmarks import nets
 from benchmarks.export_nets import fp32_of, tensor_recipe
-from benchmarks.goals import GOALS, judged, load
+from benchmarks.goals import judged, load
 from benchmarks.harness import BenchmarkReport, Row, compare, main, versions
+from benchmarks.limits import GOALS
 from mmedge import export
 from mmedge.bundle import Bundle
 from mmedge.engine.base import Engine
@@ -124,13 +125,13 @@ def network_row(name: str, folder: Path, rounds: int) -> tuple[Row, str, float]:
             "OpenVINO, our int8": openvino_request(int8),
         }
         peers = {peer: call and _on(call, ring, turn) for peer, call in calls.items()}
-        engines = [engine]
+        engines, beside = [engine], {}
         if is_installed("openvino"):
             other, faster = chosen(bundle, "onnxruntime", "openvino")
             engines.append(other)
-            peers[WITH_OPENVINO] = _runs(other, ring, turn)
+            beside[WITH_OPENVINO] = _runs(other, ring, turn)
             served += f"; with OpenVINO: {faster}"
-        row = compare(f"{name}, auto: {served}", _runs(engine, ring, turn), peers, rounds, before)
+        row = compare(f"{name}, auto: {served}", _runs(engine, ring, turn), peers, rounds, before, beside)
         agreed = agreement(int8, ring[:JUDGED])
         for engine in engines:
             engine.close()
@@ -208,7 +209,7 @@ def measure(quick: bool) -> BenchmarkReport:
             plain = row.peers["ORT fp32"]
             assert plain is not None
             targets[f"auto_{name}_vs_ort_fp32"] = plain / row.ours
-            if (faster := row.peers.get(WITH_OPENVINO)) is not None:
+            if (faster := row.beside.get(WITH_OPENVINO)) is not None:
                 targets[f"auto_{name}_openvino_vs_ort_fp32"] = plain / faster
     call = call_row(2000 if quick else 20_000)
     targets["cpu_int8_agreement"] = min(agreed)

@@ -9,7 +9,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from benchmarks.export_nets import (
     tensor_recipe,
     trained,
 )
+from benchmarks.goals import limits, missed
 from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from benchmarks.limits import GOALS
 from benchmarks.partners.modelopt import modelopt
 from mmedge.export import compare, half_rest, quantize, to_onnx
 from mmedge.export.int8.prepare import prepare, tensor_types
@@ -89,17 +91,7 @@ def measure(quick: bool) -> BenchmarkReport:
     rows.append(_onet(folder, targets, 30 if quick else 120))
     _cost(folder, rows, targets, 40 if quick else CALIBRATION)
     _coverage(rows, targets)
-    limits: dict[str, Callable[[float], bool]] = {
-        "int8_drop_points": lambda v: v <= 0.3,
-        "av_digits_drop_points": lambda v: v <= 0.3,
-        "int8_sqnr_db": lambda v: v >= 28,
-        "onet_agreement": lambda v: v >= 0.99,
-        "int8_drop_glitch_points": lambda v: v <= 0.5,
-        "int8_drop_stress_points": lambda v: v <= 1.0,
-        "calibration_peak_mb": lambda v: v <= 300,
-        "calibration_cpu_ratio": lambda v: v <= 3,
-        "weighted_nodes_int8_ratio": lambda v: v >= 0.9,
-    }
+    limited = {name: value for name, value in targets.items() if name in GOALS}
     return BenchmarkReport(
         name="export",
         title="INT8 of trained and packaged networks: what is lost against fp32, as written (Q/DQ in float)",
@@ -113,7 +105,8 @@ def measure(quick: bool) -> BenchmarkReport:
         evidence="cpu",
         rows=rows,
         targets=targets,
-        missed=[name for name, value in targets.items() if name in limits and not limits[name](value)],
+        limits=limits(limited),
+        missed=missed(limited),
     )
 
 

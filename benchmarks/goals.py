@@ -7,67 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.harness import BenchmarkReport, Row, host
-from mmedge.engine.cpu import saturates_pairs
+from benchmarks.limits import GOALS
 from mmedge.types import Evidence
-
-# Figure -> (which side is good, the limit). Shares are ours of the partner's, in the same run.
-GOALS: dict[str, tuple[str, float]] = {
-    "overhead_core_p50_us": ("<=", 120),
-    "overhead_p50_us": ("<=", 200),
-    "overhead_p99_vs_hops": ("<=", 1.5),
-    "user_overhead_p50_us": ("<=", 320),
-    "live_cpu_vs_threads": ("<=", 1.15),
-    "live_pss_vs_threads": ("<=", 1.5),
-    "live_p50_vs_threads": ("<=", 1.01),
-    "live_p99_vs_threads": ("<=", 1.02),
-    "busy_p50_vs_threads": ("<=", 0.2),
-    "busy_p50_vs_tuned": ("<=", 1.0),
-    "busy_frames_done": (">=", 0.99),
-    "overload_p99_vs_bound": ("<=", 1),
-    "overload_false_absences": ("<=", 0),
-    "import_vs_onnxruntime": ("<=", 0.8),
-    "cold_first_result_vs_bare": ("<=", 1.3),
-    "streams_30fps": (">=", 24),
-    "streams_30fps_processes": (">=", 16),
-    "start_16_s": ("<=", 6),
-    "per_stage_us": ("<=", 2.5),
-    "window_cost_ratio": ("<=", 1.2),
-    "old_text_us": ("<=", 5),
-    "replay_x": (">=", 25),
-    "logmel_20ms_vs_knf": (">=", 4),
-    "logmel_100ms_vs_knf": (">=", 8),
-    "logmel_10s_vs_1s": ("<=", 1.3),
-    "logmel_400_vs_512": ("<=", 1.5),
-    "image_480_vs_best_opencv": (">=", 3.0),
-    "image_480_vs_kornia": (">=", 4.0),
-    "image_480_vs_typical_opencv": (">=", 10.0),
-    "image_1080_vs_best_opencv": (">=", 1.6),
-    "image_1080_vs_floor": ("<=", 1.5),
-    "image_nv12_vs_opencv": (">=", 3.5),
-    "image_i420_vs_opencv": (">=", 3.5),
-    "image_nv12_1080_vs_opencv": (">=", 3.0),
-    "image_other_size_vs_own": ("<=", 1.1),
-    "image_max_error_gray_levels": ("<=", 0.02),
-    "histogram_error_p999": ("<=", 0.01),
-    "known_latency_error_ms": ("<=", 0.3),
-    "omission_error": ("<=", 0.05),
-    "bench_overhead_ratio": ("<=", 1.02),
-    "runtime_share_vga": ("<=", 1.3),
-    "runtime_share_1080p": ("<=", 1.5),
-    "interval_coverage": (">=", 0.95),
-    "gpu_vs_bare": ("<=", 1.05),
-    "auto_resnet18_vs_ort_fp32": (">=", 1.8 if saturates_pairs() else 2.8),  # without VNNI / with it
-    "auto_resnet18_openvino_vs_ort_fp32": (">=", 2.0),
-    "auto_mobilenet_vs_ort_fp32": (">=", 1.0),
-    "cpu_int8_agreement": (">=", 0.995),
-    "engine_call_vs_session_run": ("<=", 0.6),
-    "swap_frames_lost": ("<=", 0),
-    "swap_gap_frames": ("<=", 1),
-    "boards_diagnosed": (">=", 1),
-    "aarch64_tests_passed_ratio": (">=", 0.98),
-    "aarch64_label_agreement": (">=", 1),
-    "wheel_mb": ("<=", 3),
-}
 
 
 def limits(targets: Mapping[str, float]) -> dict[str, str]:
@@ -132,7 +73,8 @@ def summed_up(
     ours: Sequence[float],
     peers: Mapping[str, Sequence[float]] | None = None,
     *,
-    beside: Sequence[str] = (),
+    beside: Mapping[str, Sequence[float]] | None = None,
+    is_share: bool = False,
 ) -> Row:
     """Return the row of runs that were made in turn: medians, the quartiles of ours, the best of the peers over ours.
 
@@ -141,17 +83,19 @@ def summed_up(
         unit: Of all values.
         ours: A value of each run.
         peers: Name -> its values.
-        beside: Names of peers that set a mark and do not compete.
+        beside: Name -> values of what is no peer: a bound, the same without.
+        is_share: More is better, and a ratio says nothing.
     """
-    medians = {name: statistics.median(values) for name, values in (peers or {}).items()}
-    middle = statistics.median(ours)
-    spread = ""
+    medians, marks = (
+        {name: statistics.median(values) for name, values in (given or {}).items()} for given in (peers, beside)
+    )
+    middle, quartiles = statistics.median(ours), None
     if len(ours) > 1:
         low, _, high = statistics.quantiles(ours, n=4)
-        spread = f", quartiles {low:.4g}..{high:.4g}"
-    best = min((value for name, value in medians.items() if name not in beside), default=None)
+        quartiles = low, high
+    best = None if is_share else min(medians.values(), default=None)
     ratio = best / middle if best is not None and middle else None
-    return Row(f"{what} ({len(ours)} runs{spread})", unit, middle, {**medians}, ratio)
+    return Row(what, unit, middle, {**medians}, ratio, beside={**marks}, n=len(ours), quartiles=quartiles)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -221,12 +221,14 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
         Row(what="the same, 99 of 100 triggers", unit="us", ours=float(np.percentile(took, 99)), peers={}, ratio=None),
     ]
     for name, (hz, ideal_hz, cost_us, alone_us) in stages.items():
-        peers: dict[str, float | None] = {"rate x cost in a plain loop": ideal_hz * alone_us / 1000}
+        beside: dict[str, float | None] = {"rate x cost in a plain loop": ideal_hz * alone_us / 1000}
         what = f"{name}: {hz:.1f} runs/s of {cost_us:.0f} us"
-        rows.append(Row(what=what, unit="ms/s", ours=hz * cost_us / 1000, peers=peers, ratio=None))
+        rows.append(Row(what=what, unit="ms/s", ours=hz * cost_us / 1000, peers={}, ratio=None, beside=beside))
     rows += [
-        Row(what="all stages at their inputs' own rates", unit="ms/s", ours=fused_ms, peers=ideal, ratio=None),
-        Row(what="the same and the graph's own work", unit="ms/s", ours=spent_ms, peers=ideal, ratio=None),
+        Row(
+            what="all stages at their inputs' own rates", unit="ms/s", ours=fused_ms, peers={}, ratio=None, beside=ideal
+        ),
+        Row(what="the same and the graph's own work", unit="ms/s", ours=spent_ms, peers={}, ratio=None, beside=ideal),
     ]
     return rows, {"graph_overhead_p50_us": median_us, "async_cost_vs_ideal": fused_ms / ideal_ms}
 

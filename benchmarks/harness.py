@@ -17,9 +17,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.limits import good_side
 from mmedge.engine.cpu import instruction_sets
 from mmedge.types import Evidence
 
+HEADS = ("what", "n", "mmedge", "peers", "best peer / ours", "beside it, no peers")
 Peers: TypeAlias = Mapping[str, Callable[[], object] | None]
 
 
@@ -33,7 +35,19 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One comparison. ``ratio`` is the best peer's value over ours; a missing peer is None."""
+    """One comparison.
+
+    Attributes:
+        what: Was measured.
+        unit: Of all values.
+        ours: The value, a median where it was measured ``n`` times.
+        peers: Others' programs that do the same; one that is missing is None.
+        ratio: The best peer's value over ours; None where that says nothing.
+        timings: Of those that were timed call by call.
+        beside: What is no peer: our own other forms, bounds, the same without.
+        n: How often it was measured, where ``timings`` does not say.
+        quartiles: Between them lies the middle half of these values.
+    """
 
     what: str
     unit: str
@@ -41,6 +55,9 @@ class Row(msgspec.Struct, frozen=True):
     peers: dict[str, float | None]
     ratio: float | None
     timings: dict[str, Timing] = {}
+    beside: dict[str, float | None] = {}
+    n: int | None = None
+    quartiles: tuple[float, float] | None = None
 
 
 class BenchmarkReport(msgspec.Struct, frozen=True):
@@ -122,10 +139,12 @@ def compare(
     peers: Peers,
     rounds: int,
     before: Callable[[], object] | None = None,
+    beside: Mapping[str, Callable[[], object]] | None = None,
 ) -> Row:
     """Time ours beside its peers; a peer that is None could not be installed and is named as missing."""
     present = {name: peer for name, peer in peers.items() if peer is not None}
-    timings = interleave({"mmedge": ours, **present}, rounds=rounds, before=before)
+    marks = dict(beside or {})
+    timings = interleave({"mmedge": ours, **present, **marks}, rounds=rounds, before=before)
     best = min((timings[name].median for name in present), default=None)
     return Row(
         what=what,
@@ -134,6 +153,7 @@ def compare(
         peers={name: timings[name].median if name in present else None for name in peers},
         ratio=best / timings["mmedge"].median if best is not None else None,
         timings=timings,
+        beside={name: timings[name].median for name in marks},
     )
 
 
@@ -161,7 +181,7 @@ def main(measure: Callable[[bool], BenchmarkReport]) -> None:
 def show(report: BenchmarkReport) -> None:
     """Print the report as a table that says what was measured and how."""
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table("what", "n", "mmedge", "peers", "best peer / ours", title=report.title, title_justify="left")
+    table = Table(*HEADS, title=report.title, title_justify="left")
     for row in report.rows:
         table.add_row(row.what, *cells(row))
     console.print(table)
@@ -174,13 +194,13 @@ def show(report: BenchmarkReport) -> None:
 
 
 def figure(report: BenchmarkReport, name: str, mark: str = "") -> str:
-    """Return a figure with its limit, its name between marks."""
-    limit = f" (target {report.limits[name]})" if name in report.limits else ""
-    return f"{mark}{name}{mark} = {report.targets[name]:.2f}{limit}"
+    """Return a figure with its limit or the side that is good, its name between marks."""
+    told = f"target {report.limits[name]}" if name in report.limits else good_side(name)
+    return f"{mark}{name}{mark} = {report.targets[name]:.2f} ({told})"
 
 
-def cells(row: Row) -> tuple[str, str, str, str]:
-    """Return n, ours, peers and ratio of a row as text."""
+def cells(row: Row) -> tuple[str, str, str, str, str]:
+    """Return n, ours, peers, ratio and what stands beside, of a row, as text."""
 
     def text(name: str, value: float | None) -> str:
         if value is None:
@@ -188,9 +208,13 @@ def cells(row: Row) -> tuple[str, str, str, str]:
         timing = row.timings.get(name)
         scale = 1e-3 if row.unit == "ms" else 1.0  # timings are in microseconds
         digits = 0 if abs(value) >= (10 if timing and scale == 1.0 else 100) else 2
-        spread = f" ({timing.p25 * scale:.{digits}f}..{timing.p75 * scale:.{digits}f})" if timing else ""
+        middle = (timing.p25 * scale, timing.p75 * scale) if timing else row.quartiles if name == "mmedge" else None
+        spread = "" if middle is None else f" ({middle[0]:.{digits}f}..{middle[1]:.{digits}f})"
         return f"{value:.{digits}f} {row.unit}{spread}"
 
-    peers = "\n".join(f"{name}: {text(name, value)}" for name, value in row.peers.items())
-    n = row.timings["mmedge"].n if "mmedge" in row.timings else ""
-    return str(n), text("mmedge", row.ours), peers, "" if row.ratio is None else f"{row.ratio:.2f}"
+    def lines(values: Mapping[str, float | None]) -> str:
+        return "\n".join(f"{name}: {text(name, value)}" for name, value in values.items())
+
+    n = row.timings["mmedge"].n if "mmedge" in row.timings else row.n
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    return "" if n is None else str(n), text("mmedge", row.ours), lines(row.peers), ratio, lines(row.beside)

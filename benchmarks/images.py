@@ -97,10 +97,11 @@ def _ours(spec: ImageInput) -> tuple[Callable[[Frame], object], AnyArray]:
 
 
 def _checked(what: str, row: Row, missing: Sequence[str], beside: Sequence[str] = ()) -> Row:
-    competing = [value for name, value in row.peers.items() if name not in beside and value is not None]
-    peers: dict[str, float | None] = {**row.peers, **dict.fromkeys(missing)}
+    peers = {name: value for name, value in row.peers.items() if name not in beside}
+    competing = [value for value in peers.values() if value is not None]
     ratio = min(competing) / row.ours if competing else None
-    return Row(what, "us", row.ours, peers, ratio, row.timings)
+    marks = {name: row.peers[name] for name in beside}
+    return Row(what, "us", row.ours, {**peers, **dict.fromkeys(missing)}, ratio, row.timings, beside=marks)
 
 
 def colour(height: int, width: int, rounds: int) -> tuple[Row, float]:
@@ -174,7 +175,7 @@ def other_size(rounds: int) -> Row:
     averaged, _ = _ours(ImageInput(size=(224, 224), mean=MEAN, std=STD, frame=(1080, 1920), reduce=2))
     candidates = {"mmedge": small, "a seat of its size": own, "a seat of its size, reduce=2": averaged}
     row = turns(frames, candidates, rounds)
-    return _checked("bgr24 1920x1080 at a seat of 640x480", row, [], beside=["a seat of its size, reduce=2"])
+    return _checked("bgr24 1920x1080 at a seat of 640x480", row, [], beside=list(row.peers))
 
 
 def figures(rounds: int) -> tuple[list[Row], dict[str, float]]:
@@ -187,7 +188,8 @@ def figures(rounds: int) -> tuple[list[Row], dict[str, float]]:
     other = other_size(rounds // 3)
 
     def against(row: Row, *names: str) -> float | None:
-        values = [value for name in names if (value := row.peers[name]) is not None]
+        known = row.peers | row.beside
+        values = [value for name in names if (value := known[name]) is not None]
         return min(values) / row.ours if values else None
 
     best, converted = ("opencv planes", "opencv blob"), ("opencv cvtColor + planes", "opencv cvtColor + blob")

@@ -106,8 +106,8 @@ def measure(quick: bool) -> tuple[list[Row], dict[str, float]]:
         nearest, _, _ = share(*(f"nearest {late}" for late in both))
         accuracy, n, half = share(*both)
         what = f"impacts (simulated): sound {skew_ms:g} ms off (+-{half:.1f}, n = {n})"
-        peers: dict[str, float | None] = {"hit nearest to the click": 100 * nearest}
-        rows.append(Row(what=what, unit="%", ours=100 * accuracy, peers=peers, ratio=None))
+        beside: dict[str, float | None] = {"hit nearest to the click": 100 * nearest}
+        rows.append(Row(what=what, unit="%", ours=100 * accuracy, peers={}, ratio=None, beside=beside))
         if skew_ms in (0.0, 92.0):
             targets["impacts_accuracy" + (f"_{skew_ms:g}ms" if skew_ms else "")] = accuracy
     for name, told in (

@@ -160,8 +160,9 @@ def rows_of(windows: Windows) -> list[Row]:
             values = {n: [getattr(w, part) for w in found] for (n, b), found in windows.items() if b == busy}
             if busy and part == "p50":
                 values[FLOOR] = [window.p50 for window in windows[FLOOR, False]]
-            marks = list(values) if part == "done" else [FLOOR]  # of shares, more is better
-            rows.append(summed_up(f"{when}: {what}", unit, values.pop(OURS), values, beside=marks))
+            ours, marks = values.pop(OURS), {n: values.pop(n) for n in [FLOOR] if n in values}
+            is_share = part == "done"
+            rows.append(summed_up(f"{when}: {what}", unit, ours, values, beside=marks, is_share=is_share))
     return rows
 
 

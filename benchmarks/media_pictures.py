@@ -192,7 +192,7 @@ def colour_rows(folder: Path, *, quick: bool) -> tuple[list[Row], float]:
         ours, meant = (max(error[k] for error in errors) for k in (0, 1))
         worst = max(worst, ours)
         what = f"{format}: largest difference from swscale ({len(errors)} matrices and ranges)"
-        rows.append(Row(what, "levels", ours, {"from what was meant": meant}, None))
+        rows.append(Row(what, "levels", ours, {}, None, beside={"from what was meant": meant}))
     return rows, worst
 
 
@@ -282,5 +282,5 @@ def circle_rows(folder: Path) -> tuple[list[Row], float]:
         turned = f", turned {shape.rotation}{' and mirrored' if shape.mirrored else ''}" if shape.rotation else ""
         what = f"circle in {shape.width}x{shape.height}, pixels {shape.pixel_aspect[0]}:{shape.pixel_aspect[1]}{turned}"
         ours = found.pop("letterbox")
-        rows.append(Row(f"{what}: width over height", "", ours, dict(found), None))
+        rows.append(Row(f"{what}: width over height", "", ours, {}, None, beside=dict(found)))
     return rows, max(ratios, key=lambda value: abs(value - 1.0))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.goals import GOALS, judged, load
+from benchmarks.goals import judged, load
 from benchmarks.harness import BenchmarkReport, Peers, Row, compare, main, versions
 from benchmarks.images import INSTRUCTIONS, camera, figures, frame_of
+from benchmarks.limits import GOALS
 from benchmarks.partners.numpy_mel import NumpyLogMel
 from mmedge.bundle.manifest import AudioInput, ImageInput, LogMel
 from mmedge.preprocess import AudioPreprocessor, ImagePreprocessor

@@ -103,7 +103,7 @@ def measure(quick: bool) -> BenchmarkReport:
                 ours = [each[which][place] for each in found for which in ("swap", "back")]
                 none = [float(each["nothing"][place]) for each in found]
                 told = f"{name}: {what} at a swap, at most {max(ours):.3g}"
-                rows.append(summed_up(told, unit, ours, {"without a swap": none}, beside=["without a swap"]))
+                rows.append(summed_up(told, unit, ours, beside={"without a swap": none}))
                 (gaps if place else losses).append(rows[-1].ours)
     targets = {"swap_frames_lost": float(max(losses)), "swap_gap_frames": float(max(gaps))}
     return judged(

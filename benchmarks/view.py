@@ -144,11 +144,11 @@ def measure(quick: bool) -> BenchmarkReport:
             p25, p75 = (float(np.percentile(everything, p)) * 1e3 for p in (25, 75))
             timing = Timing(median=ours * 1e3, p25=p25, p75=p75, n=len(everything))
             timings = {"mmedge": timing} if percent == 50 else {}
-            rows.append(Row(what, "ms", ours, {"without": peer}, peer / ours, timings))
+            rows.append(Row(what, "ms", ours, {}, None, timings, beside={"without": peer}))
             if percent == 50:
                 worst = max(worst, ratio)
         busy, idle = (statistics.median(run.busy[on]) for on in (True, False))
-        rows.append(Row(f"processor time of this process, {kind}", "ms/s", busy, {"without": idle}, idle / busy))
+        rows.append(Row(f"processor time of this process, {kind}", "ms/s", busy, {}, None, beside={"without": idle}))
         seconds = pairs * (WINDOW_S + SETTLE_S)
         told[f"viewer, {kind}"] = f"{states / seconds:.1f} states/s, {size / max(states, 1) / 1e3:.0f} kB each"
     return BenchmarkReport(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mmedge
-from benchmarks.goals import GOALS
+from benchmarks.limits import GOALS
 from benchmarks.loopback import missing
 from benchmarks.null_bundle import null_bundle
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks.__main__ import kept, page_of
+from benchmarks.goals import summed_up
+from benchmarks.harness import cells
+from benchmarks.limits import good_side
 from benchmarks.readme import PAGE, README, performance, written
 
 
@@ -16,6 +21,31 @@ def test_a_row_names_the_peers_that_apply() -> None:
     row = _row("lost", "points", {"mmedge": 0.1, "ORT MinMax": 0.3}, INT8_PEERS)
     assert row.peers["ORT MinMax"] == 0.3
     assert row.peers["modelopt max"] is None
+
+
+def test_a_row_tells_how_often_it_was_measured_and_the_spread() -> None:
+    row = summed_up("a wait", "ms", [1.0, 2.0, 3.0, 4.0, 5.0], {"bare": [4.0] * 5}, beside={"no wait": [1.0] * 5})
+    assert cells(row) == ("5", "3.00 ms (1.50..4.50)", "bare: 4.00 ms", "1.33", "no wait: 1.00 ms")
+    assert cells(summed_up("a share", "", [0.5], {"bare": [0.25]}, is_share=True))[:4] == (
+        "1",
+        "0.50 ",
+        "bare: 0.25 ",
+        "",
+    )
+
+
+def test_every_figure_of_the_page_says_which_side_is_good_and_only_others_are_peers() -> None:
+    page = PAGE.read_text()
+    figures = re.findall(r"^`(\w+)` = \S+(.*)$", page, re.M)
+    assert len(figures) > 50
+    for name, told in figures:
+        assert re.fullmatch(r" \((target [<>]= \S+|lower is better|higher is better)\)(  )?", told), name
+        assert good_side(name)
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    assert all(len(row) == 6 for row in rows)
+    peers = {peer.rsplit(":", 1)[0].strip() for row in rows for peer in row[3].split("<br>")} - {"peers"}
+    own = re.compile(r"ours|floor|without|a seat|copying|mmedge")
+    assert not [peer for peer in peers if own.search(peer)]
 
 
 def test_the_table_of_the_readme_is_that_of_the_page() -> None:
