@@ -453,8 +453,13 @@ class Stage:
     def fed(self, from_ns: int, until_ns: int) -> int:
         """Take down when its tensors were written; return how long it took."""
 
-    def took(self, from_ns: int, until_ns: int) -> None:
-        """Take down when a run began and ended."""
+    def took(self, from_ns: int, until_ns: int) -> int:
+        """Take down when a run began and ended; return how long the engine took."""
+
+    def ran_within(self, from_ns: int, until_ns: int) -> None:
+        """
+        Note when the engine itself began and ended, where a run is handed to a thread of its own.
+        """
 
     def age(self, moment: Moment) -> None:
         """Raise the ages of the seats that it depends on to that of its outputs."""

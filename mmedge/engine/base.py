@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -17,13 +18,15 @@ class Engine(Protocol):
 
     ``inputs`` and ``outputs`` are arrays the engine owns: write into the former, call ``run``, read
     the latter. They are views, valid until the next ``run``. ``native`` is what C++ calls instead of ``run``, without
-    Python; None where there is no such thing.
+    Python; None where there is no such thing. ``on_ran`` is told when the newest run began and ended (ns on
+    CLOCK_MONOTONIC) by an engine that works on a thread of its own, before ``run`` returns.
     """
 
     backend: str
     inputs: dict[str, AnyArray]
     outputs: dict[str, AnyArray]
     native: core.NativeRun | None
+    on_ran: Callable[[int, int], object] | None
 
     def run(self) -> None:
         """Compute ``outputs`` from ``inputs``."""
@@ -49,6 +52,7 @@ class EngineBase:
         self.inputs: dict[str, AnyArray] = {}
         self.outputs: dict[str, AnyArray] = {}
         self.native: core.NativeRun | None = None
+        self.on_ran: Callable[[int, int], object] | None = None
         self._closed = False
 
     def run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -100,6 +101,8 @@ class CallableEngine(EngineBase):
             np.copyto(array, self.inputs[name])
         answer = thread.call(timeout_ms / 1000)
         if answer is not None:
+            if self.on_ran is not None:  # the way to the thread and back is no time of the function's
+                self.on_ran(*thread.ran_ns)
             return answer
         if self._cancelled:
             raise self._ended()
@@ -256,22 +259,29 @@ def _text(error: BaseException) -> str:
 
 
 class _Thread:
-    """Runs a function that may never return, on a daemon thread, so that the process can end without it."""
+    """Runs a function that may never return, on a daemon thread, so that the process can end without it.
+
+    Attributes:
+        ran_ns: When the newest call that has come back began and ended, on CLOCK_MONOTONIC.
+    """
 
     def __init__(self, call: Callable[[], _Answer], name: str) -> None:
         self._call = call
         self._orders: SimpleQueue[bool] = SimpleQueue()  # whether to call or to end
         self._answers: SimpleQueue[_Answer | None] = SimpleQueue()  # None: wait no longer
         self._owed = False
+        self.ran_ns = 0, 0
         self._thread = threading.Thread(target=self._main, name=f"mmedge-{name}", daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
         while self._orders.get():
+            begin_ns = time.monotonic_ns()
             try:
                 answer = self._call()
             except BaseException as error:  # it is told to whoever waits, whatever it is
                 answer = error
+            self.ran_ns = begin_ns, time.monotonic_ns()
             self._answers.put(answer)
             del answer
 

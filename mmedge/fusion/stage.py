@@ -118,6 +118,7 @@ class StageRunner:
             seats=len(seats),
             producers=[producer.memory for producer in self.producers],
         )
+        engine.on_ran = self.memory.ran_within
         self.outputs = dict(engine.outputs)
         if self.asynchronous:
             # A background run writes the engine's arrays at any time: readers get a copy.

@@ -234,7 +234,9 @@ void bind_graph(nb::module_& m) {
       .def("fed", &Stage::fed, nb::arg("from_ns"), nb::arg("until_ns"),
            "Take down when its tensors were written; return how long it took.")
       .def("took", &Stage::took, nb::arg("from_ns"), nb::arg("until_ns"),
-           "Take down when a run began and ended.")
+           "Take down when a run began and ended; return how long the engine took.")
+      .def("ran_within", &Stage::ran_within, nb::arg("from_ns"), nb::arg("until_ns"),
+           "Note when the engine itself began and ended, where a run is handed to a thread of its own.")
       .def(
           "age", [](const Stage& self, Moment& moment) { self.age(&moment); }, nb::arg("moment"),
           "Raise the ages of the seats that it depends on to that of its outputs.")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 namespace mmedge {
@@ -45,7 +46,10 @@ void Stage::schedule(std::int64_t now_ns) {
   due_ns_ = (late_ns >= -kSlackNs && late_ns < *rules_.every_ns ? due_ns_ : now_ns) + *rules_.every_ns;
 }
 
-void Stage::took(std::int64_t from_ns, std::int64_t until_ns) {
+std::int64_t Stage::took(std::int64_t from_ns, std::int64_t until_ns) {
+  const auto within = std::exchange(within_, {});
+  if (from_ns <= within.first && within.first <= within.second && within.second <= until_ns)
+    std::tie(from_ns, until_ns) = within;
   span_.ran_from_ns = from_ns;
   span_.ran_until_ns = until_ns;
   const std::int64_t ns = until_ns - from_ns;
@@ -57,6 +61,7 @@ void Stage::took(std::int64_t from_ns, std::int64_t until_ns) {
     cost_ns += step_ns;
   else if (cost_ns - ns > step_ns)
     cost_ns -= step_ns;
+  return ns;
 }
 
 void Stage::age(Moment* moment) const {

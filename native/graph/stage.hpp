@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "graph/moment.hpp"
@@ -59,8 +60,11 @@ class Stage {
     span_.fed_until_ns = until_ns;
     return until_ns - from_ns;
   }
-  // Takes down when a run began and ended.
-  void took(std::int64_t from_ns, std::int64_t until_ns);
+  // Notes when the engine itself began and ended, where a run is handed to a thread of its own: the way there
+  // and back is no time of the engine's.
+  void ran_within(std::int64_t from_ns, std::int64_t until_ns) { within_ = {from_ns, until_ns}; }
+  // Takes down when a run began and ended; returns how long the engine took.
+  std::int64_t took(std::int64_t from_ns, std::int64_t until_ns);
   // Raises the ages of the seats that it depends on to that of its outputs.
   void age(Moment* moment) const;
   // Its outputs are those of a run from now on.
@@ -93,6 +97,7 @@ class Stage {
   std::int64_t fed_bits_ = kNever;
   std::int64_t due_ns_ = 0;
   Span span_;
+  std::pair<std::int64_t, std::int64_t> within_;
 };
 
 }  // namespace mmedge

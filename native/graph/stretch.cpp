@@ -90,8 +90,7 @@ void Stretch::execute(const StageWork& work, StageHands* hands) {
   Stage& stage = *work.stage;
   {
     const Stopwatch watch([&](std::int64_t from_ns, std::int64_t until_ns) {
-      running_ns_ += until_ns - from_ns;
-      stage.took(from_ns, until_ns);
+      running_ns_ += stage.took(from_ns, until_ns);
     });
     hands->run(at_);
     for (const Numbers& output : work.outputs) {

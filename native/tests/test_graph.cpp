@@ -162,6 +162,17 @@ void costs() {
   CHECK(refuses([] { Stage({1, 1, {}, true, std::nullopt}, 63, {}); }));
 }
 
+// A run that is handed to a thread of its own: the way there and back is not the engine's time.
+void runs_elsewhere() {
+  Stage stage{{1, 1, {0}, true, std::nullopt}, 1, {}};
+  stage.ran_within(100, 1'000'100);
+  CHECK(stage.took(50, 1'300'000) == 1'000'000 && stage.took_ns == 1'000'000);
+  CHECK(stage.span().ran_from_ns == 100 && stage.span().ran_until_ns == 1'000'100);
+  CHECK(stage.took(50, 1'300'000) == 1'299'950);  // it was of that run alone
+  stage.ran_within(100, 1'000'100);
+  CHECK(stage.took(200, 1'300'000) == 1'299'800);  // what does not lie within the run was of another one
+}
+
 }  // namespace
 
 int main() {
@@ -170,4 +181,5 @@ int main() {
   heavy();
   spans();
   costs();
+  runs_elsewhere();
 }
