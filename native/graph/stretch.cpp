@@ -89,9 +89,8 @@ void Stretch::feed(const StageWork& work, const Moment& moment, StageHands* hand
 void Stretch::execute(const StageWork& work, StageHands* hands) {
   Stage& stage = *work.stage;
   {
-    const Stopwatch watch([&](std::int64_t from_ns, std::int64_t until_ns) {
-      running_ns_ += stage.took(from_ns, until_ns);
-    });
+    const Stopwatch watch(
+        [&](std::int64_t from_ns, std::int64_t until_ns) { running_ns_ += stage.took(from_ns, until_ns); });
     hands->run(at_);
     for (const Numbers& output : work.outputs) {
       if (!all_finite(output.values, output.n, output.bytes)) {
