@@ -12,8 +12,9 @@ from mmedge.bench.report import Report
 from mmedge.bench.tally import Answer, OpenLoop
 
 _RUNTIME, _USER = 1, 2
-_CAPTURES, _WAITS, _GRAPH, _STAGES = 1, 2, 3, 10  # tracks of the runtime; each stage has one from _STAGES on
-_READER, _EVENTS = 1, 2  # tracks of the user's process
+# Tracks of the runtime; each stage has one from _STAGES on. A track with the number of its process is its main thread.
+_CAPTURES, _WAITS, _GRAPH, _STAGES = 3, 4, 5, 10
+_READER, _EVENTS = 3, 4  # tracks of the user's process
 
 
 def trace(report: Report) -> dict[str, Any]:
@@ -74,7 +75,8 @@ def _triggers(names: Sequence[str], answers: Iterable[Answer]) -> Iterator[dict[
             ("wait: into the runtime", answer.complete_ns, answer.ready_ns),
             ("wait: executor", answer.ready_ns, answer.start_ns),
         ):
-            common = {"cat": "trigger", "id": number, "pid": _RUNTIME, "tid": _WAITS, "name": name}
+            of = {"id2": {"local": f"{number:#x}"}, "pid": _RUNTIME, "tid": _WAITS}
+            common = {"cat": "trigger", "name": name, **of}
             yield {**common, "ph": "b", "ts": from_ns / 1e3, "args": told}
             yield {**common, "ph": "e", "ts": max(until_ns, from_ns) / 1e3}
         yield _slice(_RUNTIME, _GRAPH, "graph", answer.start_ns, answer.inferred_ns, told)

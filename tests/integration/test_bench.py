@@ -207,7 +207,7 @@ def check_trace(document: dict[str, Any]) -> None:
             assert event["name"] in ("process_name", "thread_name", "thread_sort_index")
             continue
         assert event["ts"] > 0
-        key = (event.get("id"), event["name"])
+        key = (event.get("id2", {}).get("local"), event["name"])
         if event["ph"] == "b":
             assert key not in open_slices
             open_slices[key] = event["ts"]

@@ -54,8 +54,11 @@ def test_the_trace_of_a_benchmark(tmp_path: Path, processor: TraceProcessor) -> 
     )
     assert [(row["origin"], row["target"], row["n"]) for row in arrows] == [("interpret", "received", len(answers))]
     assert arrows[0]["least"] >= 0
-    waits = processor.query("select slice.name as name, count(*) as n, min(dur) as least from slice where category = "
-                            "'trigger' group by 1")  # fmt: skip
+    waits = processor.query(
+        "select slice.name as name, count(*) as n, min(dur) as least from slice "
+        "join process_track on slice.track_id = process_track.id join process using (upid) "
+        "where category = 'trigger' and process.name = 'runtime' group by 1"
+    )
     ways = ["trigger", "wait: executor", "wait: into the runtime", "wait: other inputs", "wait: to the runtime"]
     assert [(row["name"], row["n"]) for row in waits] == [(name, len(answers)) for name in ways]
     assert all(row["least"] >= 0 for row in waits)
