@@ -40,7 +40,7 @@ _LARGEST_PART = 65_536
 _DIRECT: dict[str, PixelFormat] = {
     "gray": "gray8", "rgb24": "rgb24", "bgr24": "bgr24", "nv12": "nv12",
     "yuv420p": "yuv420p", "yuvj420p": "yuv420p", "yuv422p": "yuv422p", "yuvj422p": "yuv422p",
-    "yuv444p": "yuv444p", "yuvj444p": "yuv444p",
+    "yuv444p": "yuv444p", "yuvj444p": "yuv444p", "p010le": "p010le", "yuv420p10le": "yuv420p10le",
 }  # fmt: skip
 
 
@@ -57,7 +57,8 @@ def coloured(format: Any) -> bool:
 def layout_of(format: Any) -> tuple[PixelFormat, str]:
     """Return the layout in which a picture of an ``av.VideoFormat`` travels, and the format to bring it to before.
 
-    It is the nearest one that has as much chroma; RGB stays RGB. More than 8 bits are kept until the picture is copied.
+    It is the nearest one that has as much chroma; RGB stays RGB. Samples of 10 bits stay where two rows and two columns
+    share chroma; others of more than 8 are kept until the picture is copied.
     """
     if format.name in _DIRECT:
         return _DIRECT[format.name], format.name

@@ -155,7 +155,7 @@ def _narrowing(bits: int, *, full_range: bool, chroma: bool) -> ByteArray:
 def copy_planes(
     frame: Any, slot: ByteArray, format: PixelFormat, height: int, width: int, *, full_range: bool = True
 ) -> None:
-    """Copy the planes of a PyAV frame into a packed slot, rounded to 8 bits where they have more.
+    """Copy the planes of a PyAV frame into a packed slot, rounded to 8 bits where they have more than the format.
 
     Args:
         frame: ``av.VideoFrame`` with the layout of ``format``, its samples of 8 bits or of up to 16, little-endian.
@@ -167,7 +167,7 @@ def copy_planes(
     """
     planes = zip(frame.planes, planes_of(format, height, width), strict=False)
     bits = frame.format.components[0].bits
-    if bits <= 8:
+    if bits <= 8 or format in DEEP:
         # Of a plane as it is the strides would be read, too: PyAV 18 leaves them to chance.
         told = [(memoryview(plane), plane.line_size, rows, columns) for plane, (rows, columns) in planes]
         core.copy_planes(told, slot)

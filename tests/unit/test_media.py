@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -225,7 +226,8 @@ def test_sound_that_stops_long_before_the_pictures_holds_nothing_back(write_clip
         ("yuv444p", True, "yuv444p"),
         ("yuv422p", False, "yuv422p"),
         ("gray", True, "gray8"),
-        ("yuv420p10le", False, "yuv420p"),
+        ("yuv420p10le", False, "yuv420p10le"),
+        ("yuv420p12le", False, "yuv420p"),
         ("yuv411p", False, "yuv422p"),
         ("yuv440p", True, "yuv444p"),
         ("yuva420p", False, "yuv420p"),
@@ -234,13 +236,40 @@ def test_sound_that_stops_long_before_the_pictures_holds_nothing_back(write_clip
 def test_pixel_formats_keep_their_range_and_their_chroma(
     write_clip: Any, pix_fmt: str, full_range: bool, format: Any
 ) -> None:
-    level = 200 if "10" not in pix_fmt else 0
+    level = 200 if "1" not in pix_fmt.removeprefix("yuv411") else 0
     clip = write_clip("clip.mkv", pix_fmt=pix_fmt, full_range=full_range, picture=lambda _: level)
     played = Played(clip, sounds={})
     shapes = {(f.format, f.full_range, f.data.shape) for f in played.frames}
     assert shapes == {(format, full_range, frame_shape(format, 48, 64))}
     if level:
         assert all(abs(mean - 200) <= 1 for mean in played.means)
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+def test_ten_bits_stay_ten_bits(tmp_path: Path, full_range: bool) -> None:
+    """All levels there are, through a codec that loses nothing."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 1024, (72, 64), np.uint16)
+    path = tmp_path / "ten.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
+        frame = av.VideoFrame(64, 48, "yuv420p10le")
+        frame.color_range = video.codec_context.color_range = 2 if full_range else 1
+        luma, blue, red = picture[:48], *picture[48:].reshape(2, 24, 32)
+        for plane, values in zip(frame.planes, (luma, blue, red), strict=True):
+            plane.update(pad(values, plane.line_size))
+        for packet in (*video.encode(frame), *video.encode()):
+            container.mux(packet)
+    (got,) = Played(path, sounds={}).frames
+    assert (got.format, got.full_range) == ("yuv420p10le", full_range)
+    assert np.array_equal(got.data.view("<u2"), picture)
+
+
+def pad(values: Any, line_size: int) -> bytes:
+    rows = np.zeros((len(values), line_size // 2), np.uint16)
+    rows[:, : values.shape[1]] = values
+    return rows.tobytes()
 
 
 def test_odd_sizes_lose_their_last_row_and_column(write_clip: Any) -> None:
