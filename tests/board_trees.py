@@ -66,6 +66,7 @@ def is_right(name: str, root: Path) -> list[str]:
         ("board", expected["board"]),
         ("tensorrt", expected["tensorrt"]),
         ("power mode", expected["power"]),
+        ("dla", expected["dla"]),
     ):
         if not checks[check].detail.startswith(text):
             wrong.append(f"{check}: '{checks[check].detail}' instead of '{text}'")

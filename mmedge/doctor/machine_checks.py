@@ -28,7 +28,7 @@ def machine_checks(machine: Machine, *, gpu: Gpu, cache_writable: bool) -> list[
     board = machine.board
     checks = [_clock(machine), _root(machine, cache_writable)]
     if board is not None:
-        checks += [_board(board), _memory(board), _power(board), _cuda(machine)]
+        checks += [_board(board), _memory(board), _power(board), _dla(board), _cuda(machine)]
     sm = gpu.compute_capability or (board.compute_capability if board else None)
     if sm is not None and machine.kernels:
         checks.append(_kernels(machine, sm))
@@ -174,6 +174,27 @@ def _power(board: Board) -> Check:
 # Modules with a Super mode; an image that was flashed without it has no MAXN_SUPER
 # (https://forums.developer.nvidia.com/t/25w-and-maxn-super-not-seen-in-jetpack-7-2/372627).
 _SUPER = ("p3767-0000", "p3767-0001", "p3767-0003", "p3767-0004", "p3767-0005")
+
+
+# Module -> its DLA cores, by the public data sheets of Jetson AGX Orin and Orin NX; no other module that is supported
+# has any.
+_DLA_CORES = {"p3701": 2, "p3767-0000": 2, "p3767-0001": 1}
+_DLA_AGAIN = (39, 2, 2)  # Jetson Linux from which on TensorRT 11.4.1 knows AGX Orin's again; JetPack 7 knew none before
+
+
+def _dla(board: Board) -> Check:
+    module = board.module or ""
+    cores = next((cores for part, cores in _DLA_CORES.items() if module.startswith(part)), 0)
+    there = f"{cores} core{'' if cores == 1 else 's'}"
+    release = parse_version(board.l4t or "")
+    if not cores:
+        detail = "none: Orin Nano and Thor have none" if module else "unknown: the module has no part number"
+    elif release[:1] == (36,) or (module.startswith("p3701") and release >= _DLA_AGAIN):
+        needs = "" if release[:1] == (36,) else " with TensorRT 11.4.1 or later"
+        detail = f"{there}{needs}; --place STAGE=dla:0 runs there what it can"
+    else:
+        detail = f"{there}, which the TensorRT of this Jetson Linux does not use"
+    return Check(name="dla", status="ok", detail=detail)
 
 
 def _cuda(machine: Machine) -> Check:
