@@ -7,7 +7,6 @@ The files of the disk are in memory, and mmedge's own cache is filled, as it is 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmedge
+from benchmarks.cost import installed
 from benchmarks.goals import judged, load, ratio, summed_up
 from benchmarks.harness import BenchmarkReport, main, versions
 from benchmarks.partners.by_hand import unpack
@@ -69,10 +69,7 @@ def measure(quick: bool) -> BenchmarkReport:
     with tempfile.TemporaryDirectory() as folder:
         unpack(BUNDLE, Path(folder), "fp32")
         cache = {"MMEDGE_CACHE": f"{folder}/engines", "XDG_CACHE_HOME": folder}
-        # Compiled modules are kept, as they are of every package that was installed.
-        compiled = {"PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        environment = {**inherited, "ORT_DISABLE_TELEMETRY": "1", **cache, **compiled}
+        environment = {**installed(Path(folder)), "ORT_DISABLE_TELEMETRY": "1", **cache}
         commands = {
             "ours": [sys.executable, "-c", OURS, str(BUNDLE), str(CLIP)],
             "bare": [sys.executable, str(BARE), folder, str(CLIP)],

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmedge
+from benchmarks.cost import installed
 from benchmarks.goals import judged, load, summed_up
 from benchmarks.harness import BenchmarkReport, Row, main, versions
 from benchmarks.null_bundle import INPUTS, null_bundle
@@ -94,7 +95,8 @@ def child(bundle: str, count: int, isolation: str, seconds: float) -> None:
 def streams(bundle: Path, count: int, isolation: str, seconds: float) -> dict[str, float | None]:
     """Return what a process of its own says of so many pipelines."""
     command = [sys.executable, "-m", "benchmarks.scale", "--child", str(bundle), str(count), isolation, str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    environment = installed(bundle.parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment)
     if done.returncode or not done.stdout:
         raise RuntimeError(f"{count} pipelines ({isolation}) ended with {done.returncode}: {done.stderr[-2000:]}")
     found: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
@@ -123,8 +125,9 @@ def most(carries: Callable[[int], bool], begin: int, highest: int = MOST) -> int
 def replay_x(recording: Path, seconds: float) -> float:
     """Return how many times faster than it was recorded a recording is replayed by the command, its start included."""
     command = [sys.executable, "-m", "mmedge", "replay", str(recording), str(DIGITS / "digits.mmedge"), "--json"]
+    environment = installed(recording.parent)
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, env=environment)
     took_s = time.perf_counter() - begin
     lines = done.stdout.splitlines()
     span_s = float(json.loads(lines[-1])["t_ns"] - json.loads(lines[0])["t_ns"]) / 1e9
@@ -164,6 +167,8 @@ def measure(quick: bool) -> BenchmarkReport:
     with tempfile.TemporaryDirectory() as folder:
         bundle = null_bundle(Path(folder) / "null.mmedge")
         recording = record(Path(folder), recorded_s)
+        streams(bundle, 1, "process", 0)  # fills the folder of compiled modules, as the next does
+        replay_x(recording, recorded_s)
         for _ in range(rounds):
             for isolation, first in FIRST.items():
                 begin = round(found[isolation][-1]) if found[isolation] else min(first, highest)

@@ -28,7 +28,7 @@ FREE_BYTES, MAX_RATIO = 1 << 26, 20
 # Weights beside a network lie there as they are, so that no file of few bytes becomes many; they are hashed in pieces
 # and mapped. All of them together may have this many bytes.
 MAX_WEIGHTS_BYTES = 1 << 36
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # larger ones would leave as large a hole in the memory of whoever has read a bundle
 # What reading a damaged zip file may raise.
 DAMAGE = (
     zipfile.BadZipFile,

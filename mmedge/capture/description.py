@@ -79,9 +79,14 @@ def layout_of(format: Any) -> tuple[PixelFormat, str]:
 
 
 @lru_cache(maxsize=1)
-def _know_new_side_data() -> None:
-    """Let PyAV look at pictures with side data that it has no name for (EXIF, of FFmpeg 8): it raises otherwise."""
-    kinds = require("av", "reading media").sidedata.sidedata.Type
+def _reader_of_side_data() -> Any:
+    """Return what reads a frame's side data, also data that PyAV has no name for (EXIF, of FFmpeg 8).
+
+    ``frame.side_data`` would keep the frame in a circle with it: the memory of each picture that was looked at would
+    come back only when Python's collector runs, which is many pictures later.
+    """
+    sidedata = require("av", "reading media").sidedata.sidedata
+    kinds = sidedata.Type
 
     def unnamed(cls: Any, number: int) -> Any:
         kind = object.__new__(cls)
@@ -89,7 +94,8 @@ def _know_new_side_data() -> None:
         return kind
 
     if "_missing_" not in vars(kinds):
-        kinds._missing_ = classmethod(unnamed)
+        kinds._missing_ = classmethod(unnamed)  # it raises otherwise
+    return sidedata.SideDataContainer
 
 
 class Describer:
@@ -102,7 +108,7 @@ class Describer:
     """
 
     def __init__(self, source: ThreadSource, stream: Any, aspect_of: Callable[[Any], Fraction | None]) -> None:
-        _know_new_side_data()
+        self._side_data_of = _reader_of_side_data()
         self._aspect_of = aspect_of
         self._source, self._stream = source, stream
         probed, guessed = stream.codec_context.sample_aspect_ratio, stream.sample_aspect_ratio
@@ -134,8 +140,7 @@ class Describer:
         changed = self._known is None or self._known[0] != said  # streams change what they say, though seldom
         if self._known is None or changed or look:
             self._unlooked = 0
-            # A PyAV frame whose side data were looked at refers to itself: its memory comes back late.
-            matrix = frame.side_data.get("DISPLAYMATRIX")
+            matrix = self._side_data_of(frame).get("DISPLAYMATRIX")
             # A camera that writes it into its stream (H.264, HEVC) does so with its key frames, for those that follow.
             if matrix is not None or frame.key_frame:
                 self._matrix_held = None if matrix is None else bytes(matrix)
