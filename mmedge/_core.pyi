@@ -408,8 +408,12 @@ class Moment:
     """
 
     def __init__(self, seats: int) -> None: ...
-    def look(self, snapshot: object) -> int:
-        """Take in a trigger; return the seats that are present, bit by bit."""
+    def look(self, snapshot: object, read_audio: object, note: object | None) -> int:
+        """
+        Take in a trigger; return the seats that are present, bit by bit.
+
+        It keeps all three; ``note`` is called with the name of each stage that was fed, and the snapshot.
+        """
 
     def raise_ages(self, snapshot: object) -> None:
         """Raise the ages of a snapshot to those of the outputs that were used."""
@@ -425,10 +429,14 @@ class Stage:
         self,
         *,
         depends: int,
+        direct: int,
         masks: int,
         watches: Sequence[int],
         follows: bool,
         every_ns: int | None,
+        differs: bool,
+        stream: bool,
+        background: bool,
         seats: int,
         producers: Sequence[Stage],
     ) -> None:
@@ -436,38 +444,37 @@ class Stage:
 
     HEAVY_NS: int = 1000000
 
-    def due(self, moment: Moment, bits: int) -> int:
+    def hears(self, bits: int) -> int:
         """
-        Tell whether it must run: 0 no, 1 yes, 2 unless what is new is the same as before.
+        Return which of the present seats are present to it: not what a stream before it has not heard yet.
         """
 
-    def is_new(self, moment: Moment, seat: int) -> bool:
-        """Tell whether a seat has other data than it has seen."""
-
-    def see(self, moment: Moment, bits: int) -> None:
-        """Take down what it is fed with."""
-
-    def schedule(self, t_ns: int) -> None:
-        """Take down when it must run next."""
-
-    def fed(self, from_ns: int, until_ns: int) -> int:
-        """Take down when its tensors were written; return how long it took."""
-
-    def took(self, from_ns: int, until_ns: int) -> None:
-        """Take down when a run began and ended."""
+    def unheard(self) -> int:
+        """
+        Return the seats that feed it and of which it hears nothing yet, though they may be present.
+        """
 
     def age(self, moment: Moment) -> None:
         """Raise the ages of the seats that it depends on to that of its outputs."""
 
-    def finish(self) -> None:
-        """Its outputs are those of a run from now on."""
-
-    def forget_seen(self) -> None:
-        """Run at the next trigger, whatever comes."""
+    def start(self, started_ns: int) -> None:
+        """Run in the background from now on, for a trigger of this time."""
 
     @property
-    def has_seen(self) -> bool:
-        """Whether it was fed, and has not forgotten it since."""
+    def in_background(self) -> bool:
+        """
+        Whether its next run is one in the background; its first one is waited for.
+        """
+
+    @property
+    def running(self) -> bool:
+        """Whether a background run was not taken up yet."""
+
+    @property
+    def faulty(self) -> bool:
+        """
+        Whether it has failed in the background, and no run has ended well since.
+        """
 
     @property
     def version(self) -> int:
@@ -504,12 +511,6 @@ class Stage:
         """Whether its outputs are those of a run."""
 
     @property
-    def carry(self) -> bool:
-        """Whether its states go on from its last run."""
-
-    @carry.setter
-    def carry(self, arg: bool, /) -> None: ...
-    @property
     def blank(self) -> bool:
         """Whether nothing was written into its inputs since they were wiped."""
 
@@ -533,29 +534,74 @@ class Spans:
         Return five int64 of each stage that has run: its place, from when to when it was fed, and ran.
         """
 
+class Runner:
+    """Feeds and runs one stage; ``serve`` comes before everything else."""
+
+    def __init__(self, stage: Stage) -> None: ...
+    def serve(self, work: Any) -> None:
+        """
+        Take an engine, or another one between two runs: ``work`` is of ``mmedge.fusion.work``.
+        """
+
+    def due(self, moment: Moment, bits: int) -> bool:
+        """Tell whether it must run; ``bits`` are the seats it hears of."""
+
+    def feed(self, moment: Moment, bits: int) -> int:
+        """Write every input; return how long that took, in ns."""
+
+    def execute(self) -> None:
+        """Run the engine on what was fed; any thread may do it."""
+
+    def finish(self) -> None:
+        """Its outputs are those of the run from now on."""
+
+    def take_up(self, failed: bool) -> None:
+        """Take up a background run that has ended."""
+
+    def absent(self) -> None:
+        """Give zeros, since none of its seats is there."""
+
+    def reset(self) -> None:
+        """Forget outputs and states; those of a background run are thrown away."""
+
+    def fail(self) -> None:
+        """Forget everything after a failure."""
+
+    def discard(self) -> None:
+        """Forget a run that failed beside another: it is tried again."""
+
+class StreamRunner(Runner):
+    """Feeds and runs a stage that hears every step of a sound."""
+
+    def __init__(self, stage: Stage, *, seat: int, step: int, window: int, rate_hz: int) -> None: ...
+    def join(self) -> None:
+        """Begin with the newest step: it came into a run that goes on."""
+
+    @property
+    def overruns(self) -> int:
+        """How often sound was overwritten before it was heard."""
+
 class Stretch:
     """Stages that are run as they are due, one after the other, in one call."""
 
-    def __init__(self, works: list[Any], cores: int) -> None:
+    def __init__(self, runners: Sequence[Runner], peers: Sequence[Sequence[Stage]], cores: int) -> None:
         """
-        ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
+        ``peers`` may run beside each; heavy stages are left to threads if there are cores.
         """
 
     def begin(self) -> None:
         """Take note of a new trigger: none of its stages has run for it."""
 
-    def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
+    def run(self, moment: Moment) -> None:
         """
-        Run what is due, and raise the moment's ages; ``note`` is called with each stage that was fed.
+        Run what is due, and raise the moment's ages.
 
         It ends before a stage that had better run beside another one, and with whatever a stage raises.
         """
 
     @property
     def at(self) -> int:
-        """
-        How many stages are done; the next one raised, or had better run on a thread.
-        """
+        """How many stages are done; the next one raised, or is for a thread."""
 
     @property
     def feeding_ns(self) -> int:

@@ -56,7 +56,7 @@ class Crew:
         """Run a stage, which was fed, on a thread."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="mmedge-stage")
-        self.running[stage] = self._pool.submit(stage.execute)
+        self.running[stage] = self._pool.submit(stage.native.execute)
 
     def wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
         """Wait for the stages ``names`` (None for all) that run and take up what they give; return who failed."""
@@ -64,7 +64,7 @@ class Crew:
         for stage in [stage for stage in self.running if names is None or stage.name in names]:
             error = self.running.pop(stage).exception()
             if error is None:
-                stage.finish()
+                stage.native.finish()
             elif isinstance(error, MmedgeError):
                 failed[stage] = error
             else:

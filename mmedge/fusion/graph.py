@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NoReturn
 from mmedge._native import core
 from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
-from mmedge.fusion import hearing
 from mmedge.fusion.crew import Crew
 from mmedge.fusion.evidence import evidence_of
 from mmedge.fusion.failures import TOLD, StageError, recorded_faults
@@ -102,7 +101,8 @@ class StageGraph:
             self.clear()
             for segment in self._segments:
                 segment.begin()
-        self._bits = bits = self._moment.look(snapshot)
+        note = None if self._pictures is None else self._pictures.note
+        self._bits = bits = self._moment.look(snapshot, read_audio, note)
         self._faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
         beside, self._beside = self._beside, []
         self.lost += [stage.failed(error, bits) for stage, error in beside if stage.bits and not bits & stage.bits]
@@ -110,14 +110,14 @@ class StageGraph:
             self._collect(bits, busy)
         self.used_ns = {}
         try:
-            late = self._run_waited(snapshot, bits, read_audio)
+            late = self._run_waited(snapshot, bits)
         finally:
             self._moment.raise_ages(snapshot)
         for stage in late:
             try:
-                seen = hearing.seen(stage, bits)
-                if stage.due(snapshot, seen, self._moment):
-                    self._feed(stage, snapshot, seen, read_audio)
+                seen = stage.memory.hears(bits)
+                if stage.native.due(self._moment, seen):
+                    self._feed(stage, seen)
                     stage.start(snapshot.t_ns)
             except MmedgeError as error:
                 self._note(stage, error)
@@ -176,9 +176,9 @@ class StageGraph:
     def _miss(self, stage: StageRunner) -> None:
         """Let a stage know that its inputs are away, unless it is itself why."""
         if self._attempt == 0 or not stage.life.pending:
-            stage.absent()
+            stage.native.absent()
 
-    def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[StageRunner]:
+    def _run_waited(self, snapshot: Snapshot, bits: int) -> list[StageRunner]:
         """Run the stages that the trigger waits for; return those that can run behind it."""
         late: list[StageRunner] = []
         pending: set[StageRunner] = set()
@@ -188,11 +188,11 @@ class StageGraph:
         for segment in self._segments:
             done = 0
             if segment.stretch is not None and not (failures or pending or crew.running or self._faults):
-                done = self._run_stretch(segment, segment.stretch, snapshot, read_audio, failures)
+                done = self._run_stretch(segment, segment.stretch, failures)
             for stage in segment.stages[done:]:
                 if stage.behind and crew.running:
                     failures |= self._wait(stage.ancestors)  # what it hears of is known when these have run
-                seen = hearing.seen(stage, bits)
+                seen = stage.memory.hears(bits)
                 if stage.bits and not seen & stage.bits:
                     self._miss(stage)
                     continue
@@ -210,11 +210,11 @@ class StageGraph:
                     try:
                         if stage.asynchronous and stage.life.pending:
                             if not stage.running:
-                                self._feed(stage, snapshot, seen, read_audio)
+                                self._feed(stage, seen)
                                 stage.start(snapshot.t_ns)
                             pending.add(stage)
-                        elif stage.due(snapshot, seen, self._moment):
-                            self._feed(stage, snapshot, seen, read_audio)
+                        elif stage.native.due(self._moment, seen):
+                            self._feed(stage, seen)
                             self._execute(stage)
                     except MmedgeError as error:
                         failures[stage] = error
@@ -227,17 +227,10 @@ class StageGraph:
             self._raise(failures, pending, bits)
         return late
 
-    def _run_stretch(
-        self,
-        segment: Segment,
-        stretch: core.Stretch,
-        snapshot: Snapshot,
-        read_audio: ReadAudio,
-        failures: dict[StageRunner, MmedgeError],
-    ) -> int:
+    def _run_stretch(self, segment: Segment, stretch: core.Stretch, failures: dict[StageRunner, MmedgeError]) -> int:
         """Run what C++ can run by itself; return how many stages are done, a failed one included."""
         try:
-            stretch.run(self._moment, snapshot, read_audio, None if self._pictures is None else self._pictures.note)
+            stretch.run(self._moment)
             done = stretch.at
         except MmedgeError as error:
             failures[segment.stages[stretch.at]] = error
@@ -246,7 +239,7 @@ class StageGraph:
             self.timing.preprocess_ns += stretch.feeding_ns
             self.timing.infer_ns += stretch.running_ns
         for at, stage in segment.timed:
-            if at < done and not stage.life.cold:
+            if at < done and stage.memory.shown:
                 self.used_ns[stage.name] = stage.t_ns
         return done
 
@@ -259,17 +252,13 @@ class StageGraph:
         first = next(stage for stage in self.stages if stage in failures or stage in pending)
         self._beside = [(stage, failures[stage]) for stage in self.stages if stage in failures and stage is not first]
         for stage, _ in self._beside:
-            stage.discard()
+            stage.native.discard()
         if first in pending:
             raise first.waiting(bits)
         raise first.failed(failures[first], bits) from failures[first]
 
-    def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
-        begin_ns = time.monotonic_ns()
-        stage.feed(snapshot, bits, self._moment, read_audio)
-        if self._pictures is not None:
-            self._pictures.note(stage, snapshot)
-        self.timing.preprocess_ns += stage.memory.fed(begin_ns, time.monotonic_ns())
+    def _feed(self, stage: StageRunner, bits: int) -> None:
+        self.timing.preprocess_ns += stage.native.feed(self._moment, bits)
 
     def _execute(self, stage: StageRunner) -> None:
         if stage.name in self._faults:
@@ -278,10 +267,10 @@ class StageGraph:
             self._crew.start(stage)
             return
         try:
-            stage.execute()
+            stage.native.execute()
         finally:
             self.timing.infer_ns += stage.took_ns
-        stage.finish()
+        stage.native.finish()
 
     def _wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
         begin_ns = time.monotonic_ns()
@@ -321,7 +310,7 @@ class StageGraph:
     @property
     def deaf(self) -> bool:
         """Whether some stage hears nothing yet of a seat that it is fed by."""
-        return any(hearing.unheard(stage) for stage in self._behind)
+        return any(stage.memory.unheard() for stage in self._behind)
 
     @property
     def behind(self) -> dict[str, frozenset[str]]:
@@ -331,7 +320,7 @@ class StageGraph:
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
-        bits = hearing.unheard(stage) if stage.behind else 0
+        bits = stage.memory.unheard()
         return frozenset(stage.names(bits)) if bits else _NONE
 
     def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
@@ -372,9 +361,7 @@ class StageGraph:
         stage = next(stage for stage in self.stages if stage.name == other.name)
         from mmedge.fusion.swap import take_over
 
-        done = take_over(stage, other, self.stages)
-        self._segments = make_segments(self.stages, self._crew)
-        return done
+        return take_over(stage, other, self.stages)
 
     def follow(self, other: StageGraph, *, anew: bool = True) -> None:
         """Take over what another graph knows of the stages that both have; whether the others begin ``anew``."""

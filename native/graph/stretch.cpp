@@ -1,107 +1,68 @@
 #include "graph/stretch.hpp"
 
 #include <algorithm>
-#include <chrono>
-#include <cstring>
 #include <utility>
-
-#include "finite.hpp"
 
 namespace mmedge {
 namespace {
 
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-// Calls `over` with when it was made and when it is destroyed, whatever happens until then.
-template <typename Over>
-class Stopwatch {
+// Adds what a run took, however it ends.
+class Spending {
  public:
-  explicit Stopwatch(Over over) : over_(std::move(over)), from_ns_(now_ns()) {}
-  ~Stopwatch() { over_(from_ns_, now_ns()); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
+  Spending(std::int64_t* total_ns, const std::int64_t& spent_ns) : total_ns_(total_ns), spent_ns_(spent_ns) {}
+  ~Spending() { *total_ns_ += spent_ns_; }
+  Spending(const Spending&) = delete;
+  Spending& operator=(const Spending&) = delete;
 
  private:
-  Over over_;
-  std::int64_t from_ns_;
+  std::int64_t* const total_ns_;
+  const std::int64_t& spent_ns_;
 };
 
 }  // namespace
 
-Stretch::Stretch(std::vector<StageWork> stages, std::size_t cores)
+Stretch::Stretch(std::vector<StretchStage> stages, std::size_t cores)
     : stages_(std::move(stages)), cores_(cores) {}
 
 void Stretch::begin() {
-  for (const StageWork& work : stages_) work.stage->ran = false;
+  for (const StretchStage& each : stages_) each.runner->stage().ran = false;
 }
 
-void Stretch::run(Moment* moment, StageHands* hands) {
+void Stretch::run(Moment* moment) {
   feeding_ns_ = running_ns_ = 0;
   for (at_ = 0; at_ < stages_.size(); ++at_) {
-    const StageWork& work = stages_[at_];
-    Stage& stage = *work.stage;
-    const std::uint64_t depends = stage.rules().depends;
-    if (depends != 0 && (moment->bits & depends) == 0) {
-      // What is blank has nothing to forget.
-      if (!stage.blank || stage.has_seen()) hands->absent(at_);
+    const StretchStage& each = stages_[at_];
+    Runner& runner = *each.runner;
+    Stage& stage = runner.stage();
+    const std::uint64_t bits = stage.hears(moment->bits), depends = stage.rules().depends;
+    if (depends != 0 && (bits & depends) == 0) {
+      runner.absent();
       continue;
     }
-    if (stage.due(*moment, moment->bits) != Stage::Due::kNo) {
-      if (had_better_run_beside(work)) return;
-      feed(work, *moment, hands);
-      execute(work, hands);
+    if (runner.due(*moment, bits)) {
+      if (had_better_run_beside(each)) return;
+      feed(&runner, *moment, bits);
+      execute(&runner);
+      runner.finish();
     }
     if (!is_cold(stage.life)) stage.age(moment);
   }
 }
 
-bool Stretch::had_better_run_beside(const StageWork& work) const {
-  if (cores_ < 2 || work.stage->cost_ns < Stage::kHeavyNs) return false;
-  return std::any_of(work.peers.begin(), work.peers.end(),
+void Stretch::feed(Runner* runner, const Moment& moment, std::uint64_t bits) {
+  const Spending spending(&feeding_ns_, runner->stage().feed_ns);
+  runner->feed(moment, bits);
+}
+
+void Stretch::execute(Runner* runner) {
+  const Spending spending(&running_ns_, runner->stage().took_ns);
+  runner->execute();
+}
+
+bool Stretch::had_better_run_beside(const StretchStage& each) const {
+  if (cores_ < 2 || each.runner->stage().cost_ns < Stage::kHeavyNs) return false;
+  return std::any_of(each.peers.begin(), each.peers.end(),
                      [](const Stage* peer) { return peer->cost_ns >= Stage::kHeavyNs; });
-}
-
-void Stretch::feed(const StageWork& work, const Moment& moment, StageHands* hands) {
-  Stage& stage = *work.stage;
-  const Stopwatch watch(
-      [&](std::int64_t from_ns, std::int64_t until_ns) { feeding_ns_ += stage.fed(from_ns, until_ns); });
-  stage.t_ns = moment.t_ns;
-  stage.blank = false;
-  stage.schedule(moment.t_ns);
-  hands->fill(at_);
-  for (const Link& link : work.links) std::memcpy(link.to, link.from, link.bytes);
-  for (const SeatRow& row : work.rows) {
-    for (std::size_t seat = 0; seat < moment.marks.size(); ++seat) {
-      const bool there = moment.bits >> seat & 1;
-      row.values[seat] = row.presence ? static_cast<float>(there)
-                         : there      ? static_cast<float>(moment.ages_ms[seat])
-                                      : 0.0f;
-    }
-  }
-  stage.see(moment, moment.bits);
-  hands->fed(at_);
-}
-
-void Stretch::execute(const StageWork& work, StageHands* hands) {
-  Stage& stage = *work.stage;
-  {
-    const Stopwatch watch([&](std::int64_t from_ns, std::int64_t until_ns) {
-      running_ns_ += until_ns - from_ns;
-      stage.took(from_ns, until_ns);
-    });
-    hands->run(at_);
-    for (const Numbers& output : work.outputs) {
-      if (!all_finite(output.values, output.n, output.bytes)) {
-        hands->infinite(at_);
-        break;
-      }
-    }
-  }
-  stage.finish();
 }
 
 }  // namespace mmedge

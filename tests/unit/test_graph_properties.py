@@ -99,7 +99,7 @@ def test_the_numbers_that_python_and_cpp_share_are_the_same() -> None:
         assert (stage.memory.life, stage.life) == (number, life)
     with pytest.raises(ValueError, match="no such life"):
         stage.memory.life = len(Life)
-    stage.memory.finish()
+    stage.native.finish()
     assert stage.life is Life.WARM
     graph.close()
 
