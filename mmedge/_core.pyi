@@ -1,6 +1,7 @@
 """Native core of mmedge."""
 
 from collections.abc import Callable, Sequence
+import enum
 from typing import Any
 
 import numpy
@@ -418,9 +419,20 @@ class Moment:
     def raise_ages(self, snapshot: object) -> None:
         """Raise the ages of a snapshot to those of the outputs that were used."""
 
-    @property
-    def ages_ms(self) -> list[float]:
-        """The age of each seat."""
+class Life(enum.Enum):
+    """What a stage's outputs are: see native/graph/life.hpp."""
+
+    COLD = 0
+
+    WARM = 1
+
+    HIDDEN = 2
+
+    RENEWING = 3
+
+    STALE = 4
+
+    FAILED = 5
 
 class Stage:
     """What a stage knows from one trigger to the next."""
@@ -454,18 +466,6 @@ class Stage:
         Return the seats that feed it and of which it hears nothing yet, though they may be present.
         """
 
-    def age(self, moment: Moment) -> None:
-        """Raise the ages of the seats that it depends on to that of its outputs."""
-
-    def start(self, started_ns: int) -> None:
-        """Run in the background from now on, for a trigger of this time."""
-
-    @property
-    def in_background(self) -> bool:
-        """
-        Whether its next run is one in the background; its first one is waited for.
-        """
-
     @property
     def running(self) -> bool:
         """Whether a background run was not taken up yet."""
@@ -477,17 +477,9 @@ class Stage:
         """
 
     @property
-    def version(self) -> int:
-        """Rises whenever its outputs change."""
-
-    @version.setter
-    def version(self, arg: int, /) -> None: ...
-    @property
     def t_ns(self) -> int:
         """Capture time that its outputs belong to."""
 
-    @t_ns.setter
-    def t_ns(self, arg: int, /) -> None: ...
     @property
     def cost_ns(self) -> int:
         """Moving median of the time of a run."""
@@ -498,14 +490,6 @@ class Stage:
     def took_ns(self) -> int:
         """The time of the newest run."""
 
-    @took_ns.setter
-    def took_ns(self, arg: int, /) -> None: ...
-    @property
-    def ran(self) -> bool:
-        """Whether it has run for this trigger."""
-
-    @ran.setter
-    def ran(self, arg: bool, /) -> None: ...
     @property
     def shown(self) -> bool:
         """Whether its outputs are those of a run."""
@@ -517,11 +501,11 @@ class Stage:
     @blank.setter
     def blank(self, arg: bool, /) -> None: ...
     @property
-    def life(self) -> int:
-        """What its outputs are, as a number of ``mmedge.fusion.life.Life``."""
+    def life(self) -> Life:
+        """What its outputs are."""
 
     @life.setter
-    def life(self, arg: int, /) -> None: ...
+    def life(self, arg: Life, /) -> None: ...
 
 class Spans:
     """Which stages have run since it was last asked, and when."""
@@ -543,9 +527,6 @@ class Runner:
         Take an engine, or another one between two runs: ``work`` is of ``mmedge.fusion.work``.
         """
 
-    def due(self, moment: Moment, bits: int) -> bool:
-        """Tell whether it must run; ``bits`` are the seats it hears of."""
-
     def feed(self, moment: Moment, bits: int) -> int:
         """Write every input; return how long that took, in ns."""
 
@@ -557,9 +538,6 @@ class Runner:
 
     def take_up(self, failed: bool) -> None:
         """Take up a background run that has ended."""
-
-    def absent(self) -> None:
-        """Give zeros, since none of its seats is there."""
 
     def reset(self) -> None:
         """Forget outputs and states; those of a background run are thrown away."""
@@ -581,35 +559,58 @@ class StreamRunner(Runner):
     def overruns(self) -> int:
         """How often sound was overwritten before it was heard."""
 
-class Stretch:
-    """Stages that are run as they are due, one after the other, in one call."""
+class Graph:
+    """
+    The stages of a bundle: at each trigger those that are due run, in order.
+    """
 
-    def __init__(self, runners: Sequence[Runner], peers: Sequence[Sequence[Stage]], cores: int) -> None:
+    def __init__(
+        self, runners: Sequence[Runner], ancestors: Sequence[Sequence[int]], peers: Sequence[Sequence[int]], cores: int
+    ) -> None:
         """
-        ``peers`` may run beside each; heavy stages are left to threads if there are cores.
+        In topological order; ``ancestors`` feed each, ``peers`` may run beside it: places of stages.
         """
 
-    def begin(self) -> None:
-        """Take note of a new trigger: none of its stages has run for it."""
-
-    def run(self, moment: Moment) -> None:
+    def begin(self, moment: Moment, again: bool, hands: object) -> None:
         """
-        Run what is due, and raise the moment's ages.
+        Begin a trigger, or go on with one ``again`` without the seats of a stage that failed.
 
-        It ends before a stage that had better run beside another one, and with whatever a stage raises.
+        What has come from the background is taken up; ``hands`` are of ``mmedge.fusion.hands``.
         """
+
+    def run(self, moment: Moment, hands: object) -> None:
+        """
+        Run what is due and what the trigger waits for, and raise the moment's ages.
+
+        Raises whatever the stage ``at`` raises; called again it goes on behind that stage.
+        """
+
+    def run_late(self, moment: Moment, hands: object) -> None:
+        """
+        Start what is due in the background; raises whatever the stage ``at`` raises.
+        """
+
+    def pending(self, place: int) -> bool:
+        """Whether a stage has no output, and runs in the background for one."""
+
+    def used(self, place: int) -> bool:
+        """Whether outputs of a stage are used at this trigger."""
+
+    @property
+    def any_pending(self) -> bool:
+        """Whether some stage is ``pending``."""
 
     @property
     def at(self) -> int:
-        """How many stages are done; the next one raised, or is for a thread."""
+        """The stage that was run last, or raised."""
 
     @property
     def feeding_ns(self) -> int:
-        """What filling tensors took."""
+        """What filling tensors took since ``begin``."""
 
     @property
     def running_ns(self) -> int:
-        """What engines took."""
+        """What engines took since ``begin``."""
 
 class Histogram:
     """Durations in buckets 1 % wide; one thread adds while others read."""

@@ -18,7 +18,6 @@ from mmedge.errors import EngineError, MmedgeError
 from mmedge.fusion.change import Change
 from mmedge.fusion.failures import FiniteCheck, StageError
 from mmedge.fusion.feed import Feed, ReadMember, make_feed, no_members
-from mmedge.fusion.life import Life
 from mmedge.fusion.signature import check_signature
 from mmedge.fusion.tensors import array_of, fill
 from mmedge.fusion.work import stage_work
@@ -26,7 +25,6 @@ from mmedge.plan import StagePlan, plan_stage
 from mmedge.types import AnyArray
 
 __all__ = ["StageRunner", "array_of"]
-_LIVES = tuple(Life)  # in the order of native/graph/stage.hpp
 
 
 def _held(name: str) -> Any:
@@ -55,15 +53,12 @@ class StageRunner:
         depends: Seats it is fed by, directly or through other stages.
         ancestors: Stages it is fed by, directly or through others.
         bits: ``depends`` as bits, in the order of the seats.
-        version: Rises whenever its outputs change.
         t_ns: Capture time its outputs belong to.
         cost_ns: Moving median of the time of a run.
         took_ns: The time of the newest run.
-        ran: Whether it has run for this trigger.
         check: Raises EngineError if an output is not finite.
         behind: Whether a stream feeds it, directly or through others.
         running: Whether a background run has not been taken up yet.
-        in_background: Whether its next run is one in the background.
         file: The member of the bundle that its engine was made of; empty for a callable.
         tested_ms: How long its self-test took.
         fault: Why a background stage has no output, from a failure until the next run that ends well.
@@ -72,8 +67,7 @@ class StageRunner:
         BundleError: If the network and the graph differ in names, shapes or dtypes.
     """
 
-    version, t_ns, cost_ns, took_ns = _held("version"), _held("t_ns"), _held("cost_ns"), _held("took_ns")
-    ran, running, in_background = _held("ran"), _held("running"), _held("in_background")
+    t_ns, cost_ns, took_ns, running = _held("t_ns"), _held("cost_ns"), _held("took_ns"), _held("running")
 
     def __init__(
         self,
@@ -147,15 +141,6 @@ class StageRunner:
     def _bits_of(self, names: Collection[str]) -> int:
         return sum(1 << index for index, seat in enumerate(self.seats) if seat in names)
 
-    @property
-    def life(self) -> Life:
-        """What its outputs are."""
-        return _LIVES[self.memory.life]
-
-    @life.setter
-    def life(self, life: Life) -> None:
-        self.memory.life = _LIVES.index(life)
-
     def failed(self, error: MmedgeError, bits: int) -> StageError:
         """Forget everything after a failure; return what to raise. ``bits`` are the seats it was run for."""
         self.native.fail()
@@ -176,11 +161,10 @@ class StageRunner:
         """Return those of its own seats that are in ``bits``."""
         return tuple(seat for index, seat in enumerate(self.seats) if bits & self.bits & (1 << index))
 
-    def start(self, t_ns: int) -> None:
+    def start(self) -> None:
         """Run the engine in the background on what was fed."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mmedge-{self.name}")
-        self.memory.start(t_ns)
         self._future = self._worker.submit(self.native.execute)
 
     def busy(self, running: bool | None = None, fault: EngineError | None = None) -> bool:

@@ -29,7 +29,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_moment(m);  // each before what takes it
   mmedge::bindings::bind_stage(m);
   mmedge::bindings::bind_runner(m);
-  mmedge::bindings::bind_stretch(m);
+  mmedge::bindings::bind_graph(m);
   mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);
   mmedge::bindings::bind_jpeg_scan(m);

@@ -1,7 +1,5 @@
 #include "bindings/moment.hpp"
 
-#include <nanobind/stl/vector.h>
-
 #include <stdexcept>
 #include <utility>
 
@@ -88,8 +86,7 @@ void bind_moment(nb::module_& m) {
            "snapshot.")
       .def("raise_ages", &raise_ages, nb::arg("snapshot"),
            nb::sig("def raise_ages(self, snapshot: object) -> None"),
-           "Raise the ages of a snapshot to those of the outputs that were used.")
-      .def_prop_ro("ages_ms", [](const PythonMoment& self) { return self.ages_ms; }, "The age of each seat.");
+           "Raise the ages of a snapshot to those of the outputs that were used.");
 }
 
 }  // namespace mmedge::bindings

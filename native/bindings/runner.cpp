@@ -174,10 +174,6 @@ void bind_runner(nb::module_& m) {
       .def("serve", &serve, nb::arg("work"), nb::sig("def serve(self, work: typing.Any) -> None"),
            "Take an engine, or another one between two runs: ``work`` is of ``mmedge.fusion.work``.")
       .def(
-          "due",
-          [](Runner& self, PythonMoment& moment, std::uint64_t bits) { return self.due(moment, bits); },
-          nb::arg("moment"), nb::arg("bits"), "Tell whether it must run; ``bits`` are the seats it hears of.")
-      .def(
           "feed",
           [](Runner& self, PythonMoment& moment, std::uint64_t bits) {
             self.feed(moment, bits);
@@ -187,7 +183,6 @@ void bind_runner(nb::module_& m) {
       .def("execute", &Runner::execute, "Run the engine on what was fed; any thread may do it.")
       .def("finish", &Runner::finish, "Its outputs are those of the run from now on.")
       .def("take_up", &Runner::take_up, nb::arg("failed"), "Take up a background run that has ended.")
-      .def("absent", &Runner::absent, "Give zeros, since none of its seats is there.")
       .def("reset", &Runner::reset, "Forget outputs and states; those of a background run are thrown away.")
       .def("fail", &Runner::fail, "Forget everything after a failure.")
       .def("discard", &Runner::discard, "Forget a run that failed beside another: it is tried again.");

@@ -7,12 +7,20 @@
 #include <vector>
 
 #include "bindings/modules.hpp"
-#include "bindings/moment.hpp"
 #include "graph/spans.hpp"
 
 namespace mmedge::bindings {
 
+namespace nb = nanobind;
+
 void bind_stage(nb::module_& m) {
+  nb::enum_<Life>(m, "Life", "What a stage's outputs are: see native/graph/life.hpp.")
+      .value("COLD", Life::kCold)
+      .value("WARM", Life::kWarm)
+      .value("HIDDEN", Life::kHidden)
+      .value("RENEWING", Life::kRenewing)
+      .value("STALE", Life::kStale)
+      .value("FAILED", Life::kFailed);
   nb::class_<Stage> stage(m, "Stage", "What a stage knows from one trigger to the next.");
   stage.attr("HEAVY_NS") = Stage::kHeavyNs;  // what a run costs that is worth a thread of its own
   stage
@@ -35,33 +43,17 @@ void bind_stage(nb::module_& m) {
            "yet.")
       .def("unheard", &Stage::unheard,
            "Return the seats that feed it and of which it hears nothing yet, though they may be present.")
-      .def(
-          "age", [](const Stage& self, PythonMoment& moment) { self.age(&moment); }, nb::arg("moment"),
-          "Raise the ages of the seats that it depends on to that of its outputs.")
-      .def("start", &Stage::start, nb::arg("started_ns"),
-           "Run in the background from now on, for a trigger of this time.")
-      .def_prop_ro("in_background", &Stage::in_background,
-                   "Whether its next run is one in the background; its first one is waited for.")
       .def_ro("running", &Stage::running, "Whether a background run was not taken up yet.")
       .def_ro("faulty", &Stage::faulty,
               "Whether it has failed in the background, and no run has ended well since.")
-      .def_rw("version", &Stage::version, "Rises whenever its outputs change.")
-      .def_rw("t_ns", &Stage::t_ns, "Capture time that its outputs belong to.")
+      .def_ro("t_ns", &Stage::t_ns, "Capture time that its outputs belong to.")
       .def_rw("cost_ns", &Stage::cost_ns, "Moving median of the time of a run.")
-      .def_rw("took_ns", &Stage::took_ns, "The time of the newest run.")
-      .def_rw("ran", &Stage::ran, "Whether it has run for this trigger.")
+      .def_ro("took_ns", &Stage::took_ns, "The time of the newest run.")
       .def_prop_ro(
           "shown", [](const Stage& self) { return is_shown(self.life); },
           "Whether its outputs are those of a run.")
       .def_rw("blank", &Stage::blank, "Whether nothing was written into its inputs since they were wiped.")
-      .def_prop_rw(
-          "life", [](const Stage& self) { return static_cast<int>(self.life); },
-          [](Stage& self, int life) {
-            if (life < 0 || life > static_cast<int>(Life::kFailed))
-              throw std::invalid_argument("there is no such life");
-            self.life = static_cast<Life>(life);
-          },
-          "What its outputs are, as a number of ``mmedge.fusion.life.Life``.");
+      .def_rw("life", &Stage::life, "What its outputs are.");
   nb::class_<Spans>(m, "Spans", "Which stages have run since it was last asked, and when.")
       .def(
           "__init__", [](Spans* self, const std::vector<const Stage*>& stages) { new (self) Spans(stages); },

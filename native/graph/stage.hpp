@@ -6,21 +6,10 @@
 #include <optional>
 #include <vector>
 
+#include "graph/life.hpp"
 #include "graph/moment.hpp"
 
 namespace mmedge {
-
-// What a stage's outputs are; mmedge/fusion/life.py says what each means.
-enum class Life : std::uint8_t { kCold, kWarm, kHidden, kRenewing, kStale, kFailed };
-
-inline bool is_cold(Life life) {
-  return life == Life::kCold || life == Life::kStale || life == Life::kFailed;
-}
-
-// Whether it has no outputs, and triggers do not wait for it.
-inline bool is_pending(Life life) { return life == Life::kStale || life == Life::kFailed; }
-
-inline bool is_shown(Life life) { return life == Life::kWarm || life == Life::kRenewing; }
 
 // When a stage was fed for its newest run and when its engine ran, in ns on CLOCK_MONOTONIC; zeros before the
 // first.

@@ -7,19 +7,20 @@
 #include <vector>
 
 #include "check.hpp"
+#include "graph/graph.hpp"
 #include "graph/runner.hpp"
 #include "graph/spans.hpp"
 #include "graph/stream.hpp"
-#include "graph/stretch.hpp"
 
 namespace {
 
+using mmedge::Graph;
+using mmedge::GraphHands;
 using mmedge::Life;
 using mmedge::Moment;
 using mmedge::Runner;
 using mmedge::Stage;
 using mmedge::StageHands;
-using mmedge::Stretch;
 using mmedge::Tensors;
 
 constexpr std::int64_t kMs = 1'000'000;
@@ -84,12 +85,13 @@ Stage::Rules rules_of(std::uint64_t depends, std::vector<std::size_t> watches,
 }
 
 // Two seats: the first feeds one stage, the second seat and that stage feed another, at most every 50 ms.
-struct Two : Calls {
+struct Two : Calls, GraphHands {
   Stage one{rules_of(1, {0}), 2, {}};
   Stage two{rules_of(3, {1}, 50 * kMs), 2, {&one}};
   float given = 0, first = 0, linked = 0, second = 0, presence[2] = {}, ages[2] = {};
   Runner runners[2]{Runner(&one), Runner(&two)};
-  Stretch stretch{{{&runners[0], {&two}}, {&runners[1], {&one}}}, 2};
+  Graph graph{{{&runners[0], {}, {1}}, {&runners[1], {0}, {0}}}, 2};
+  std::vector<std::size_t> fails_beside;  // when it is waited for
 
   Two() {
     auto tensors = std::make_unique<Tensors>();
@@ -106,11 +108,32 @@ struct Two : Calls {
 
   const std::string& at(Moment now, bool again = false) {
     calls.clear();
-    if (!again) stretch.begin();
     seen = now;
-    stretch.run(&seen);
+    graph.begin(seen, again, this);
+    graph.run(&seen, this);
+    graph.run_late(seen, this);
     return calls;
   }
+
+  void recorded(std::size_t at) override {
+    if (throws == std::string{'c', static_cast<char>('1' + at)}) say('c', throws[1]);
+  }
+  void beside(std::size_t at) override { say('b', static_cast<char>('1' + at)); }
+  std::vector<std::size_t> wait(const std::vector<std::size_t>& stages) override {
+    calls += 'w';
+    for (const std::size_t at : stages) {
+      calls += static_cast<char>('1' + at);
+      if (fails_beside.empty()) runners[at].finish();
+    }
+    return fails_beside;
+  }
+  void start(std::size_t at) override { say('t', static_cast<char>('1' + at)); }
+  void take_up(std::size_t at, bool lost) override {
+    say(lost ? 'l' : 'u', static_cast<char>('1' + at));
+    if (ended) runners[at].take_up(false);
+  }
+  void lose(std::size_t at) override { say('n', static_cast<char>('1' + at)); }
+  bool ended = true;  // whether a background run has
   Moment seen;
 };
 
@@ -127,7 +150,7 @@ void rules() {
   Two two;
   two.given = 4;
   CHECK(two.at(moment(0, {1, 1})) == "s1f1r1s2f2r2");
-  CHECK(two.second == 40 && two.presence[0] == 1 && two.presence[1] == 1 && two.stretch.at() == 2);
+  CHECK(two.second == 40 && two.presence[0] == 1 && two.presence[1] == 1 && two.graph.at() == 1);
   CHECK(two.at(moment(33 * kMs, {1, 1})).empty());  // nothing is new
   CHECK(two.seen.ages_ms[0] == 33.0 && two.seen.ages_ms[1] == 33.0);
   CHECK(two.at(moment(40 * kMs, {2, 1})) == "s1f1r1");  // the other is not due
@@ -144,11 +167,11 @@ void rules() {
 }
 
 void failures() {
-  for (const std::string call : {"s1", "f1", "r1", "s2", "f2", "r2"}) {
+  for (const std::string call : {"s1", "f1", "c1", "r1", "s2", "f2", "c2", "r2"}) {
     Two two;
     two.throws = call;
     CHECK(fails(two, moment(0, {1, 1})) && two.calls.substr(two.calls.size() - 2) == call);
-    CHECK(two.stretch.at() == static_cast<std::size_t>(call[1] - '1'));
+    CHECK(two.graph.at() == static_cast<std::size_t>(call[1] - '1'));
     Stage& stage = call[1] == '1' ? two.one : two.two;
     CHECK(stage.life == Life::kCold && !stage.ran && stage.version == 0);
   }
@@ -157,12 +180,54 @@ void failures() {
   CHECK(fails(two, moment(0, {1, 1})) && two.calls == "s1f1r1i1" && two.one.life == Life::kCold);
 }
 
+// What a failed stage feeds is left out; when its seats are taken away, the rest runs.
+void after_a_failure() {
+  Two two;
+  two.given = 4;
+  two.throws = "r1";
+  CHECK(fails(two, moment(0, {1, 1})));
+  two.graph.run(&two.seen, &two);  // it goes on
+  CHECK(two.calls == "s1f1r1" && !two.graph.used(0) && !two.graph.used(1));
+  two.runners[0].fail();
+  CHECK(two.at(moment(0, {-1, 1}), true) == "s2f2r2" && two.graph.used(1));
+}
+
+// Two heavy stages that do not need each other run on threads; what one feeds waits for it.
 void heavy() {
   Two two;
   two.one.cost_ns = two.two.cost_ns = Stage::kHeavyNs;
-  CHECK(two.at(moment(0, {1, 1})).empty() && two.stretch.at() == 0);  // they are for threads
-  two.two.cost_ns = 1;
-  CHECK(two.at(moment(1, {1, 1})) == "s1f1r1s2f2r2");
+  CHECK(two.at(moment(0, {1, 1})) == "s1f1b1w1s2f2b2w12" && two.graph.used(0) && two.graph.used(1));
+  CHECK(two.one.life == Life::kWarm && two.two.life == Life::kWarm);
+  two.fails_beside = {0};
+  CHECK(two.at(moment(60 * kMs, {2, 2})) == "s1f1b1w1" && !two.graph.used(1));
+  Two alone;
+  alone.one.cost_ns = Stage::kHeavyNs;
+  CHECK(alone.at(moment(1, {1, 1})) == "s1f1r1s2f2r2");
+}
+
+// The second stage runs in the background once it has run.
+void late() {
+  Two two;
+  Stage::Rules rules = rules_of(3, {1});
+  rules.background = true;
+  two.two = Stage(rules, 2, {&two.one});
+  two.graph = Graph{{{&two.runners[0], {}, {}}, {&two.runners[1], {0}, {}}}, 2};
+  CHECK(two.at(moment(0, {1, 1})) == "s1f1r1s2f2r2");  // the first one is waited for
+  CHECK(two.at(moment(10 * kMs, {2, 2})) == "s1f1r1s2f2t2" && two.two.life == Life::kRenewing);
+  CHECK(two.graph.used(1) && two.seen.ages_ms[1] == 10.0);
+  two.ended = false;
+  CHECK(two.at(moment(20 * kMs, {2, 3})) == "u2");
+  two.ended = true;
+  CHECK(two.at(moment(30 * kMs, {2, 3})) == "u2s2f2t2" && two.two.t_ns == 10 * kMs);
+  two.ended = false;
+  CHECK(two.at(moment(40 * kMs, {-1, -1})) == "l2" && two.two.life == Life::kStale);
+  CHECK(two.at(moment(50 * kMs, {3, 4})) == "l2s1f1r1" && two.graph.pending(1) && two.graph.any_pending());
+  CHECK(two.at(moment(50 * kMs, {-1, -1}), true) == "n2" && two.two.life == Life::kStale);
+  two.ended = true;
+  CHECK(two.at(moment(60 * kMs, {4, 5})) == "l2s1f1r1s2f2r2");
+  two.runners[1].fail();
+  CHECK(two.at(moment(70 * kMs, {5, 6})) == "s1f1r1s2f2t2" &&
+        two.graph.pending(1));  // tried again, not waited for
 }
 
 void spans() {
@@ -372,7 +437,9 @@ void costs() {
 int main() {
   rules();
   failures();
+  after_a_failure();
   heavy();
+  late();
   spans();
   changes_and_states();
   background();
