@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 import mmedge
 from benchmarks.harness import BenchmarkReport, Row, host, main, versions
+from mmedge._native import core
 from mmedge.bundle import Bundle
 from mmedge.bundle.manifest import AudioInput, ImageInput, Input, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
@@ -96,35 +98,18 @@ def overhead_us(count: int) -> list[float]:
 
 
 class Watched:
-    """Times what a stage does in the graph, feeding its network and running it, and without the graph.
-
-    Times are the thread's own, so that other work of the machine does not count.
-    """
+    """What a stage took in the graph, feeding its network and running it, and without the graph."""
 
     def __init__(self, stage: StageRunner) -> None:
         self.stage = stage
         self.took: list[int] = []
         self.alone: list[int] = []
-        self._feed, self._execute = stage.feed, stage.execute
-        self._fed_ns = 0
-        stage.feed, stage.execute = self._timed_feed, self._timed_execute  # type: ignore[method-assign]
 
-    def _timed_feed(self, *arguments: Any) -> None:
-        begin_ns = time.thread_time_ns()
-        self._feed(*arguments)
-        self._fed_ns = time.thread_time_ns() - begin_ns
-
-    def _timed_execute(self) -> None:
-        begin_ns = time.thread_time_ns()
-        self._execute()
-        self.took.append(self._fed_ns + time.thread_time_ns() - begin_ns)
-
-    def run_alone(self, *arguments: Any) -> None:
+    def run_alone(self, moment: core.Moment, bits: int) -> None:
         """Feed and run it, without the graph."""
-        begin_ns = time.thread_time_ns()
-        self._feed(*arguments)
-        self._execute()
-        self.alone.append(time.thread_time_ns() - begin_ns)
+        fed_ns = self.stage.native.feed(moment, bits)
+        self.stage.native.execute()
+        self.alone.append(fed_ns + self.stage.took_ns)
 
     def ideal_hz(self, bundle: Bundle) -> float:
         """Return how often it would have to run: as often as the fastest of what feeds it directly."""
@@ -177,6 +162,7 @@ def fused_cost(rounds: int, seconds: int) -> tuple[dict[str, tuple[float, float,
             plan_sync(bundle.inputs, dict.fromkeys(bundle.inputs, True), manifest.missing, manifest.sync), started_ns=0
         )
         watched = [Watched(stage) for stage in graph.stages]
+        spans, moment = core.Spans([stage.memory for stage in graph.stages]), core.Moment(len(bundle.inputs))
         spent: list[float] = []
         for turn in range(rounds + 1):
             if turn == 1:  # what came before was warm-up
@@ -189,14 +175,16 @@ def fused_cost(rounds: int, seconds: int) -> tuple[dict[str, tuple[float, float,
                 begin_ns = time.thread_time_ns()
                 graph.run(shot, sync.read_audio)
                 spent_ns += time.thread_time_ns() - begin_ns
+                for place, *times in struct.iter_unpack("=5q", spans.take()):
+                    watched[place].took.append(times[1] - times[0] + times[3] - times[2])
             spent.append(spent_ns / 1e6 / seconds)
             begin_ms += seconds * 1000
             for step, shot in enumerate(snapshots(bundle, sync, begin_ms, begin_ms + seconds * 1000)):
-                bits, marks = (1 << len(bundle.inputs)) - 1, [(0, shot.seq)] * len(bundle.inputs)
+                bits = moment.look(shot, sync.read_audio, None)
                 # A plain loop with the rates written down, so that the caches are as cold.
                 for watch in watched:
                     if (step + 1) * watch.ideal_hz(bundle) // FPS > step * watch.ideal_hz(bundle) // FPS:
-                        watch.run_alone(shot, bits, marks, sync.read_audio)
+                        watch.run_alone(moment, bits)
         found = {}
         for watch in watched:
             hz = len(watch.took) / rounds / seconds

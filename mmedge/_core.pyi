@@ -1,6 +1,7 @@
 """Native core of mmedge."""
 
 from collections.abc import Callable, Sequence
+import enum
 from typing import Any
 
 import numpy
@@ -408,15 +409,30 @@ class Moment:
     """
 
     def __init__(self, seats: int) -> None: ...
-    def look(self, snapshot: object) -> int:
-        """Take in a trigger; return the seats that are present, bit by bit."""
+    def look(self, snapshot: object, read_audio: object, note: object | None) -> int:
+        """
+        Take in a trigger; return the seats that are present, bit by bit.
+
+        It keeps all three; ``note`` is called with the name of each stage that was fed, and the snapshot.
+        """
 
     def raise_ages(self, snapshot: object) -> None:
         """Raise the ages of a snapshot to those of the outputs that were used."""
 
-    @property
-    def ages_ms(self) -> list[float]:
-        """The age of each seat."""
+class Life(enum.Enum):
+    """What a stage's outputs are: see native/graph/life.hpp."""
+
+    COLD = 0
+
+    WARM = 1
+
+    HIDDEN = 2
+
+    RENEWING = 3
+
+    STALE = 4
+
+    FAILED = 5
 
 class Stage:
     """What a stage knows from one trigger to the next."""
@@ -425,10 +441,14 @@ class Stage:
         self,
         *,
         depends: int,
+        direct: int,
         masks: int,
         watches: Sequence[int],
         follows: bool,
         every_ns: int | None,
+        differs: bool,
+        stream: bool,
+        background: bool,
         seats: int,
         producers: Sequence[Stage],
     ) -> None:
@@ -436,56 +456,35 @@ class Stage:
 
     HEAVY_NS: int = 1000000
 
-    def due(self, moment: Moment, bits: int) -> int:
+    def hears(self, bits: int) -> int:
         """
-        Tell whether it must run: 0 no, 1 yes, 2 unless what is new is the same as before.
+        Return which of the present seats are present to it: not what a stream before it has not heard yet.
         """
 
-    def is_new(self, moment: Moment, seat: int) -> bool:
-        """Tell whether a seat has other data than it has seen."""
-
-    def see(self, moment: Moment, bits: int) -> None:
-        """Take down what it is fed with."""
-
-    def schedule(self, t_ns: int) -> None:
-        """Take down when it must run next."""
-
-    def fed(self, from_ns: int, until_ns: int) -> int:
-        """Take down when its tensors were written; return how long it took."""
-
-    def took(self, from_ns: int, until_ns: int) -> int:
-        """Take down when a run began and ended; return how long the engine took."""
+    def unheard(self) -> int:
+        """
+        Return the seats that feed it and of which it hears nothing yet, though they may be present.
+        """
 
     def ran_within(self, from_ns: int, until_ns: int) -> None:
         """
         Note when the engine itself began and ended, where a run is handed to a thread of its own.
         """
 
-    def age(self, moment: Moment) -> None:
-        """Raise the ages of the seats that it depends on to that of its outputs."""
-
-    def finish(self) -> None:
-        """Its outputs are those of a run from now on."""
-
-    def forget_seen(self) -> None:
-        """Run at the next trigger, whatever comes."""
+    @property
+    def running(self) -> bool:
+        """Whether a background run was not taken up yet."""
 
     @property
-    def has_seen(self) -> bool:
-        """Whether it was fed, and has not forgotten it since."""
+    def faulty(self) -> bool:
+        """
+        Whether it has failed in the background, and no run has ended well since.
+        """
 
-    @property
-    def version(self) -> int:
-        """Rises whenever its outputs change."""
-
-    @version.setter
-    def version(self, arg: int, /) -> None: ...
     @property
     def t_ns(self) -> int:
         """Capture time that its outputs belong to."""
 
-    @t_ns.setter
-    def t_ns(self, arg: int, /) -> None: ...
     @property
     def cost_ns(self) -> int:
         """Moving median of the time of a run."""
@@ -496,24 +495,10 @@ class Stage:
     def took_ns(self) -> int:
         """The time of the newest run."""
 
-    @took_ns.setter
-    def took_ns(self, arg: int, /) -> None: ...
-    @property
-    def ran(self) -> bool:
-        """Whether it has run for this trigger."""
-
-    @ran.setter
-    def ran(self, arg: bool, /) -> None: ...
     @property
     def shown(self) -> bool:
         """Whether its outputs are those of a run."""
 
-    @property
-    def carry(self) -> bool:
-        """Whether its states go on from its last run."""
-
-    @carry.setter
-    def carry(self, arg: bool, /) -> None: ...
     @property
     def blank(self) -> bool:
         """Whether nothing was written into its inputs since they were wiped."""
@@ -521,11 +506,11 @@ class Stage:
     @blank.setter
     def blank(self, arg: bool, /) -> None: ...
     @property
-    def life(self) -> int:
-        """What its outputs are, as a number of ``mmedge.fusion.life.Life``."""
+    def life(self) -> Life:
+        """What its outputs are."""
 
     @life.setter
-    def life(self, arg: int, /) -> None: ...
+    def life(self, arg: Life, /) -> None: ...
 
 class Spans:
     """Which stages have run since it was last asked, and when."""
@@ -538,37 +523,99 @@ class Spans:
         Return five int64 of each stage that has run: its place, from when to when it was fed, and ran.
         """
 
-class Stretch:
-    """Stages that are run as they are due, one after the other, in one call."""
+class Runner:
+    """Feeds and runs one stage; ``serve`` comes before everything else."""
 
-    def __init__(self, works: list[Any], cores: int) -> None:
+    def __init__(self, stage: Stage) -> None: ...
+    def serve(self, work: Any) -> None:
         """
-        ``works`` are those of ``mmedge.fusion.stretch``; heavy stages are left to threads if there are cores.
+        Take an engine, or another one between two runs: ``work`` is of ``mmedge.fusion.work``.
         """
 
-    def begin(self) -> None:
-        """Take note of a new trigger: none of its stages has run for it."""
+    def feed(self, moment: Moment, bits: int) -> int:
+        """Write every input; return how long that took, in ns."""
 
-    def run(self, moment: Moment, snapshot: object, read_audio: object, note: object | None) -> None:
-        """
-        Run what is due, and raise the moment's ages; ``note`` is called with each stage that was fed.
+    def execute(self) -> None:
+        """Run the engine on what was fed; any thread may do it."""
 
-        It ends before a stage that had better run beside another one, and with whatever a stage raises.
+    def finish(self) -> None:
+        """Its outputs are those of the run from now on."""
+
+    def take_up(self, failed: bool) -> None:
+        """Take up a background run that has ended."""
+
+    def reset(self) -> None:
+        """Forget outputs and states; those of a background run are thrown away."""
+
+    def fail(self) -> None:
+        """Forget everything after a failure."""
+
+    def discard(self) -> None:
+        """Forget a run that failed beside another: it is tried again."""
+
+class StreamRunner(Runner):
+    """Feeds and runs a stage that hears every step of a sound."""
+
+    def __init__(self, stage: Stage, *, seat: int, step: int, window: int, rate_hz: int) -> None: ...
+    def join(self) -> None:
+        """Begin with the newest step: it came into a run that goes on."""
+
+    @property
+    def overruns(self) -> int:
+        """How often sound was overwritten before it was heard."""
+
+class Graph:
+    """
+    The stages of a bundle: at each trigger those that are due run, in order.
+    """
+
+    def __init__(
+        self, runners: Sequence[Runner], ancestors: Sequence[Sequence[int]], peers: Sequence[Sequence[int]], cores: int
+    ) -> None:
         """
+        In topological order; ``ancestors`` feed each, ``peers`` may run beside it: places of stages.
+        """
+
+    def begin(self, moment: Moment, again: bool, hands: object) -> None:
+        """
+        Begin a trigger, or go on with one ``again`` without the seats of a stage that failed.
+
+        What has come from the background is taken up; ``hands`` are of ``mmedge.fusion.hands``.
+        """
+
+    def run(self, moment: Moment, hands: object) -> None:
+        """
+        Run what is due and what the trigger waits for, and raise the moment's ages.
+
+        Raises whatever the stage ``at`` raises; called again it goes on behind that stage.
+        """
+
+    def run_late(self, moment: Moment, hands: object) -> None:
+        """
+        Start what is due in the background; raises whatever the stage ``at`` raises.
+        """
+
+    def pending(self, place: int) -> bool:
+        """Whether a stage has no output, and runs in the background for one."""
+
+    def used(self, place: int) -> bool:
+        """Whether outputs of a stage are used at this trigger."""
+
+    @property
+    def any_pending(self) -> bool:
+        """Whether some stage is ``pending``."""
 
     @property
     def at(self) -> int:
-        """
-        How many stages are done; the next one raised, or had better run on a thread.
-        """
+        """The stage that was run last, or raised."""
 
     @property
     def feeding_ns(self) -> int:
-        """What filling tensors took."""
+        """What filling tensors took since ``begin``."""
 
     @property
     def running_ns(self) -> int:
-        """What engines took."""
+        """What engines took since ``begin``."""
 
 class Histogram:
     """Durations in buckets 1 % wide; one thread adds while others read."""

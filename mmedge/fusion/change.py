@@ -1,4 +1,4 @@
-"""``on: change``: whether what would be fed differs from what was fed."""
+"""``on: change``: whether the values that would be fed differ from those that were fed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from mmedge.types import AnyArray, Snapshot, Tensor, Text
 
 
 class Change:
-    """Compares values and outputs of other stages with what a stage was fed; allocates no array.
+    """Compares values with what a stage was fed; outputs of other stages are compared by C++. Allocates no array.
 
     Arrays have any shape and dtype, which stay the same.
 
     Args:
         fed: Tensor -> the engine's array, which holds what it was fed.
-        links: Tensor -> the output of another stage that feeds it.
         seats: Tensor -> the seat that feeds it.
+        before: What another engine of the same stage was compared by.
     """
 
-    def __init__(self, fed: Mapping[str, AnyArray], links: Mapping[str, AnyArray], seats: Mapping[str, str]) -> None:
-        self._links = tuple((output.data.cast("B"), fed[tensor].data.cast("B")) for tensor, output in links.items())
+    def __init__(self, fed: Mapping[str, AnyArray], seats: Mapping[str, str], before: Change | None = None) -> None:
         self._seats = tuple((seat, fed[tensor]) for tensor, seat in seats.items())
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str] = {} if before is None else before._texts
 
     def differs(self, snapshot: Snapshot) -> bool:
-        """Tell whether a value or an output is another one; pictures and sound are not looked at."""
-        if any(theirs != own for theirs, own in self._links):
-            return True
+        """Tell whether a value is another one; pictures and sound are not looked at."""
         for seat, fed in self._seats:
             value = snapshot.values.get(seat) if snapshot.present[seat] else None
             if isinstance(value, Text):

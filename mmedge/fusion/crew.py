@@ -6,18 +6,15 @@ import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from mmedge._native import core
 from mmedge.errors import MmedgeError
 from mmedge.fusion.stage import StageRunner
-
-HEAVY_NS = core.Stage.HEAVY_NS
 
 
 class Crew:
     """Runs the heavy ones of independent stages on threads, where there are cores for it.
 
-    Which stages these are is seen from their own run times, so it changes when and where something runs, never
-    what comes out.
+    Which stages these are the native graph sees from their own run times, so it changes when and where something runs,
+    never what comes out.
 
     Args:
         stages: In topological order.
@@ -46,25 +43,19 @@ class Crew:
         """Return the stages that may run at the same time as one that the trigger waits for."""
         return self._peers.get(stage, ())
 
-    def takes(self, stage: StageRunner) -> bool:
-        """Tell whether a stage had better run on a thread: another heavy one may run beside it."""
-        if stage.cost_ns < HEAVY_NS or self.cores < 2 or stage.asynchronous:
-            return False
-        return any(peer.cost_ns >= HEAVY_NS for peer in self._peers[stage])
-
     def start(self, stage: StageRunner) -> None:
         """Run a stage, which was fed, on a thread."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.cores, thread_name_prefix="mmedge-stage")
-        self.running[stage] = self._pool.submit(stage.execute)
+        self.running[stage] = self._pool.submit(stage.native.execute)
 
-    def wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
-        """Wait for the stages ``names`` (None for all) that run and take up what they give; return who failed."""
+    def wait(self, stages: Collection[StageRunner]) -> dict[StageRunner, MmedgeError]:
+        """Wait for those of ``stages`` that run and take up what they give; return who failed."""
         failed: dict[StageRunner, MmedgeError] = {}
-        for stage in [stage for stage in self.running if names is None or stage.name in names]:
+        for stage in [stage for stage in self.running if stage in stages]:
             error = self.running.pop(stage).exception()
             if error is None:
-                stage.finish()
+                stage.native.finish()
             elif isinstance(error, MmedgeError):
                 failed[stage] = error
             else:

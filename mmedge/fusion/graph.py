@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from mmedge._native import core
 from mmedge.bundle.source import Output
 from mmedge.errors import EngineError, MmedgeError
-from mmedge.fusion import hearing
-from mmedge.fusion.crew import Crew
 from mmedge.fusion.evidence import evidence_of
-from mmedge.fusion.failures import TOLD, StageError, recorded_faults
+from mmedge.fusion.failures import StageError, recorded_faults
 from mmedge.fusion.feed import ReadAudio
-from mmedge.fusion.life import Life
+from mmedge.fusion.hands import Hands
 from mmedge.fusion.moment import Timing
 from mmedge.fusion.pictures import Looked, Pictures
 from mmedge.fusion.stage import StageRunner
 from mmedge.fusion.stream import StreamStage
-from mmedge.fusion.stretch import Segment, make_segments
 from mmedge.fusion.unfed import UnfedStage
 from mmedge.types import AnyArray, Evidence, Snapshot
 
@@ -39,10 +35,6 @@ class StageGraph:
     Attributes:
         timing: What the newest trigger cost.
         used_ns: Stage -> capture time of the outputs that the newest ``run`` used, for stages with a rule of their own.
-        busy: Background stages that were still running at the newest trigger.
-        failed: Of each attempt at the newest trigger, the stages that failed as it ran, and why; as many attempts as
-            it takes to name them all.
-        lost: Failures of stages whose inputs are away all the same: nothing follows from them.
         pending: What is still to be built for its stages.
         streams: Its stages that hear every step of a sound.
     """
@@ -50,25 +42,26 @@ class StageGraph:
     def __init__(self, stages: list[StageRunner], *, cores: int | None = None) -> None:
         self.stages = stages
         self._outputs = {str(Output(stage.name, name)): (stage, name) for stage in stages for name in stage.outputs}
-        self._background = tuple(stage for stage in stages if stage.asynchronous)
         self.streams = tuple(stage for stage in stages if isinstance(stage, StreamStage))
         self._behind = tuple(stage for stage in stages if stage.behind)
-        self._crew = Crew(stages, cores)
         self.pending: Sequence[Pending] = ()
         self._pictures: Pictures | None = None
         self._snapshot: Snapshot | None = None
         self._ages: dict[str, float] = {}
         self._moment = core.Moment(len(stages[0].seats) if stages else 0)
-        self._segments = make_segments(stages, self._crew)
+        self._hands = hands = Hands(stages, cores)
+        places = {stage.name: place for place, stage in enumerate(stages)}
+        self._native = core.Graph(
+            [stage.native for stage in stages],
+            [[places[name] for name in stage.ancestors] for stage in stages],
+            [[places[peer.name] for peer in hands.crew.peers(stage)] for stage in stages],
+            hands.crew.cores,
+        )
+        self._timed = [(k, s) for k, s in enumerate(stages) if s.asynchronous or s.plan.due.every_ns is not None]
         self._bits = self._attempt = 0
-        self._fallen: dict[StageRunner, EngineError] = {}
         self._beside: list[tuple[StageRunner, MmedgeError]] = []  # failed at this attempt, another one was raised
-        self._faults: Mapping[str, EngineError] = {}
         self.timing: Timing
         self.used_ns: dict[str, int]
-        self.busy: list[str]
-        self.failed: list[dict[str, str]]
-        self.lost: list[StageError]
         self.clear()
 
     def run(
@@ -100,33 +93,54 @@ class StageGraph:
         else:
             self._snapshot, self._ages = snapshot, dict(snapshot.age_ms)
             self.clear()
-            for segment in self._segments:
-                segment.begin()
-        self._bits = bits = self._moment.look(snapshot)
-        self._faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
+        note = None if self._pictures is None else self._pictures.note
+        self._bits = bits = self._moment.look(snapshot, read_audio, note)
+        hands, native = self._hands, self._native
+        faults = recorded_faults(failed[self._attempt]) if self._attempt < len(failed) else {}
+        hands.attempt(self._attempt, busy, faults)
         beside, self._beside = self._beside, []
-        self.lost += [stage.failed(error, bits) for stage, error in beside if stage.bits and not bits & stage.bits]
-        if self._background:
-            self._collect(bits, busy)
-        self.used_ns = {}
+        hands.lost += [stage.failed(error, bits) for stage, error in beside if stage.bits and not bits & stage.bits]
+        native.begin(self._moment, again, hands)
+        if hands.fallen:
+            stage = next(iter(hands.fallen))
+            fault = hands.fallen.pop(stage)
+            raise stage.failed(fault, bits) from fault
         try:
-            late = self._run_waited(snapshot, bits, read_audio)
+            self._run_waited(bits)
         finally:
             self._moment.raise_ages(snapshot)
-        for stage in late:
-            try:
-                seen = hearing.seen(stage, bits)
-                if stage.due(snapshot, seen, self._moment):
-                    self._feed(stage, snapshot, seen, read_audio)
-                    stage.start(snapshot.t_ns)
-            except MmedgeError as error:
-                self._note(stage, error)
-                raise stage.failed(error, bits) from error
+            self.used_ns = {stage.name: stage.t_ns for place, stage in self._timed if native.used(place)}
+            fed_ns = native.feeding_ns
+            self.timing.preprocess_ns += fed_ns
+            self.timing.infer_ns += native.running_ns + hands.waited_ns
+        try:
+            native.run_late(self._moment, hands)
+        except MmedgeError as error:
+            stage = self.stages[native.at]
+            hands.note(stage, error)
+            raise stage.failed(error, bits) from error
+        finally:
+            self.timing.preprocess_ns += native.feeding_ns - fed_ns
 
     def clear(self) -> None:
         """Forget what is told of the newest trigger; ``run`` does so by itself."""
-        self.timing, self.used_ns, self.busy, self.failed = Timing(), {}, [], []
-        self._fallen, self._beside, self.lost = {}, [], []
+        self.timing, self.used_ns, self._beside = Timing(), {}, []
+        self._hands.clear()
+
+    @property
+    def busy(self) -> list[str]:
+        """Background stages that were still running at the newest trigger."""
+        return self._hands.busy
+
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        """Of each attempt at the newest trigger, the stages that failed as it ran, and why; as many as name all."""
+        return self._hands.failed
+
+    @property
+    def lost(self) -> list[StageError]:
+        """Failures of stages whose inputs are away all the same: nothing follows from them."""
+        return self._hands.lost
 
     def reject(self, tensor: str, error: EngineError) -> StageError:
         """Let the stage of ``STAGE.OUTPUT`` fail after ``run``, since that output has no meaning."""
@@ -136,163 +150,35 @@ class StageGraph:
 
     def untold(self) -> list[StageError]:
         """Return the failures that ``run`` did not come to raise; for when it is not called again for this trigger."""
-        if not (self._fallen or self._beside):
+        fallen = self._hands.fallen
+        if not (fallen or self._beside):
             return []
-        return [stage.failed(error, self._bits) for stage, error in (*self._fallen.items(), *self._beside)]
+        return [stage.failed(error, self._bits) for stage, error in (*fallen.items(), *self._beside)]
 
-    def _note(self, stage: StageRunner, error: MmedgeError) -> None:
-        self.failed += [{} for _ in range(self._attempt + 1 - len(self.failed))]
-        self.failed[-1][stage.name] = error.message[:TOLD]
+    def _run_waited(self, bits: int) -> None:
+        """Run the stages that the trigger waits for; what does not need those that fail runs all the same."""
+        native, hands = self._native, self._hands
+        while True:
+            try:
+                native.run(self._moment, hands)
+                break
+            except MmedgeError as error:
+                hands.failures[self.stages[native.at]] = error
+        if hands.failures or native.any_pending:
+            self._raise(hands.failures, bits)
 
-    def _collect(self, bits: int, busy: Collection[str] | None) -> None:
-        """Take up what has come from the background: before anything else, so that it is decided once a trigger."""
-        again = self._attempt > 0
-        for stage in self._background:
-            away = bool(stage.bits) and not bits & stage.bits
-            if not again:
-                running = None if busy is None else stage.name in busy
-                self._take_up(stage, running, lost=away or stage.life is Life.STALE)
-            elif away and stage in self._fallen:
-                self.lost.append(stage.failed(self._fallen.pop(stage), bits))
-            if away:
-                self._miss(stage)
-        if self._fallen:
-            stage = next(iter(self._fallen))
-            fault = self._fallen.pop(stage)
-            raise stage.failed(fault, bits) from fault
-
-    def _take_up(self, stage: StageRunner, running: bool | None, *, lost: bool) -> None:
-        # What nobody waits for decides nothing, so a recording need not hold it.
-        try:
-            if stage.busy(running, None if lost else self._faults.get(stage.name)):
-                self.busy.append(stage.name)
-        except EngineError as error:
-            if lost:
-                self.lost.append(StageError(stage.name, (), error))
-            else:
-                self._note(stage, error)
-                self._fallen[stage] = error
-
-    def _miss(self, stage: StageRunner) -> None:
-        """Let a stage know that its inputs are away, unless it is itself why."""
-        if self._attempt == 0 or not stage.life.pending:
-            stage.absent()
-
-    def _run_waited(self, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> list[StageRunner]:
-        """Run the stages that the trigger waits for; return those that can run behind it."""
-        late: list[StageRunner] = []
-        pending: set[StageRunner] = set()
-        failures: dict[StageRunner, MmedgeError] = {}
-        broken: set[str] = set()
-        crew = self._crew
-        for segment in self._segments:
-            done = 0
-            if segment.stretch is not None and not (failures or pending or crew.running or self._faults):
-                done = self._run_stretch(segment, segment.stretch, snapshot, read_audio, failures)
-            for stage in segment.stages[done:]:
-                if stage.behind and crew.running:
-                    failures |= self._wait(stage.ancestors)  # what it hears of is known when these have run
-                seen = hearing.seen(stage, bits)
-                if stage.bits and not seen & stage.bits:
-                    self._miss(stage)
-                    continue
-                if stage.in_background:
-                    if not stage.running:
-                        late.append(stage)
-                else:
-                    if crew.running:
-                        failures |= self._wait(stage.ancestors)
-                    if failures or pending:
-                        # What does not need them runs all the same: so it does where it had been started before.
-                        broken.update(other.name for other in (*failures, *pending))
-                        if not broken.isdisjoint(stage.ancestors):
-                            continue
-                    try:
-                        if stage.asynchronous and stage.life.pending:
-                            if not stage.running:
-                                self._feed(stage, snapshot, seen, read_audio)
-                                stage.start(snapshot.t_ns)
-                            pending.add(stage)
-                        elif stage.due(snapshot, seen, self._moment):
-                            self._feed(stage, snapshot, seen, read_audio)
-                            self._execute(stage)
-                    except MmedgeError as error:
-                        failures[stage] = error
-                        continue
-                if not stage.life.cold or stage in crew.running:
-                    self._age(stage)
-        if crew.running:
-            failures |= self._wait()
-        if failures or pending:
-            self._raise(failures, pending, bits)
-        return late
-
-    def _run_stretch(
-        self,
-        segment: Segment,
-        stretch: core.Stretch,
-        snapshot: Snapshot,
-        read_audio: ReadAudio,
-        failures: dict[StageRunner, MmedgeError],
-    ) -> int:
-        """Run what C++ can run by itself; return how many stages are done, a failed one included."""
-        try:
-            stretch.run(self._moment, snapshot, read_audio, None if self._pictures is None else self._pictures.note)
-            done = stretch.at
-        except MmedgeError as error:
-            failures[segment.stages[stretch.at]] = error
-            done = stretch.at + 1
-        finally:
-            self.timing.preprocess_ns += stretch.feeding_ns
-            self.timing.infer_ns += stretch.running_ns
-        for at, stage in segment.timed:
-            if at < done and not stage.life.cold:
-                self.used_ns[stage.name] = stage.t_ns
-        return done
-
-    def _raise(
-        self, failures: Mapping[StageRunner, MmedgeError], pending: Collection[StageRunner], bits: int
-    ) -> NoReturn:
+    def _raise(self, failures: Mapping[StageRunner, MmedgeError], bits: int) -> NoReturn:
         """Raise for the first stage that gave nothing; the others are looked at again without its inputs."""
         for stage, fault in failures.items():
-            self._note(stage, fault)
-        first = next(stage for stage in self.stages if stage in failures or stage in pending)
+            self._hands.note(stage, fault)
+        pending = self._native.pending
+        first = next(stage for at, stage in enumerate(self.stages) if stage in failures or pending(at))
         self._beside = [(stage, failures[stage]) for stage in self.stages if stage in failures and stage is not first]
         for stage, _ in self._beside:
-            stage.discard()
-        if first in pending:
+            stage.native.discard()
+        if first not in failures:
             raise first.waiting(bits)
         raise first.failed(failures[first], bits) from failures[first]
-
-    def _feed(self, stage: StageRunner, snapshot: Snapshot, bits: int, read_audio: ReadAudio) -> None:
-        begin_ns = time.monotonic_ns()
-        stage.feed(snapshot, bits, self._moment, read_audio)
-        if self._pictures is not None:
-            self._pictures.note(stage, snapshot)
-        self.timing.preprocess_ns += stage.memory.fed(begin_ns, time.monotonic_ns())
-
-    def _execute(self, stage: StageRunner) -> None:
-        if stage.name in self._faults:
-            raise self._faults[stage.name]
-        if self._crew.takes(stage):
-            self._crew.start(stage)
-            return
-        try:
-            stage.execute()
-        finally:
-            self.timing.infer_ns += stage.took_ns
-        stage.finish()
-
-    def _wait(self, names: Collection[str] | None = None) -> dict[StageRunner, MmedgeError]:
-        begin_ns = time.monotonic_ns()
-        failures = self._crew.wait(names)
-        self.timing.infer_ns += time.monotonic_ns() - begin_ns
-        return failures
-
-    def _age(self, stage: StageRunner) -> None:
-        if stage.asynchronous or stage.plan.due.every_ns is not None:
-            self.used_ns[stage.name] = stage.t_ns
-        stage.memory.age(self._moment)
 
     def output(self, tensor: str) -> AnyArray:
         """Return ``STAGE.OUTPUT``; a view, valid until the next ``run``.
@@ -321,7 +207,7 @@ class StageGraph:
     @property
     def deaf(self) -> bool:
         """Whether some stage hears nothing yet of a seat that it is fed by."""
-        return any(hearing.unheard(stage) for stage in self._behind)
+        return any(stage.memory.unheard() for stage in self._behind)
 
     @property
     def behind(self) -> dict[str, frozenset[str]]:
@@ -331,7 +217,7 @@ class StageGraph:
     def unheard(self, tensor: str) -> frozenset[str]:
         """Return the seats that the stage of ``STAGE.OUTPUT`` hears nothing of yet, though they may be present."""
         stage = self._outputs[tensor][0]
-        bits = hearing.unheard(stage) if stage.behind else 0
+        bits = stage.memory.unheard()
         return frozenset(stage.names(bits)) if bits else _NONE
 
     def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
@@ -372,9 +258,7 @@ class StageGraph:
         stage = next(stage for stage in self.stages if stage.name == other.name)
         from mmedge.fusion.swap import take_over
 
-        done = take_over(stage, other, self.stages)
-        self._segments = make_segments(self.stages, self._crew)
-        return done
+        return take_over(stage, other, self.stages)
 
     def follow(self, other: StageGraph, *, anew: bool = True) -> None:
         """Take over what another graph knows of the stages that both have; whether the others begin ``anew``."""
@@ -395,6 +279,6 @@ class StageGraph:
         own = [stage for stage in self.stages if stage not in but]
         for stage in own:
             stage.engine.cancel()
-        self._crew.close()
+        self._hands.crew.close()
         for stage in own:
             stage.close()

@@ -34,7 +34,7 @@ class Pictures:
     """
 
     def __init__(self, stages: Sequence[StageRunner]) -> None:
-        byname = {stage.name: stage for stage in stages}
+        self._named = byname = {stage.name: stage for stage in stages}
         self._seats = {stage: tuple(stage.plan.seats.values()) for stage in stages}
         self._upstream = {stage: tuple(byname[name] for name in stage.plan.producers) for stage in stages}
         # What is shown, and what a background run has been given since.
@@ -44,8 +44,9 @@ class Pictures:
         """Go on with what ``other`` remembers of the stages that both know."""
         self._fed.update({stage: fed for stage, fed in other._fed.items() if stage in self._fed})
 
-    def note(self, stage: StageRunner, snapshot: Snapshot) -> None:
-        """Take down what ``stage`` is fed with at this trigger."""
+    def note(self, name: str, snapshot: Snapshot) -> None:
+        """Take down what the stage ``name`` is fed with at this trigger."""
+        stage = self._named[name]
         looked: dict[str, Looked] = {}
         for producer in self._upstream[stage]:
             looked |= self._shown(producer)

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mmedge.fusion.change import Change
 from mmedge.fusion.stage import StageRunner
 
 # What a stage has of its engine; everything else is its life: outputs, states, what it has seen and when it is due.
-_BOUND = ("engine", "raw", "file", "_constants", "_feeds", "_all_feeds", "_states", "_rows", "check", "_sounds")
+_BOUND = ("engine", "raw", "file", "_feeds", "check")
 
 
 def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunner]) -> bool:
@@ -33,17 +32,11 @@ def take_over(stage: StageRunner, other: StageRunner, graph: Iterable[StageRunne
             if array.shape == theirs[name].shape and np.can_cast(array.dtype, theirs[name].dtype, "same_kind"):
                 np.copyto(theirs[name], array, casting="same_kind")
     for name in _BOUND:
-        if hasattr(stage, name):
-            setattr(stage, name, getattr(other, name))
+        setattr(stage, name, getattr(other, name))
     if shared:  # otherwise readers see copies, which stay
         stage.outputs = other.outputs
     stage.cost_ns = 0
     old.close()
     for follower in graph:
-        if follower._change is not None:  # it compares arrays, which are others by now
-            links = {tensor: source.outputs[output] for tensor, (source, output) in follower._links.items()}
-            seats = {tensor: seat for tensor, (seat, _) in follower._feeds.items()}
-            anew = Change(follower.engine.inputs, links, seats)
-            anew._texts = follower._change._texts
-            follower._change = anew
+        follower.serve()  # arrays that it reads are others by now
     return True

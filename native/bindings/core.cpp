@@ -26,6 +26,9 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_detector(m);
   mmedge::bindings::bind_fingerprint(m);
   mmedge::bindings::bind_finite(m);
+  mmedge::bindings::bind_moment(m);  // each before what takes it
+  mmedge::bindings::bind_stage(m);
+  mmedge::bindings::bind_runner(m);
   mmedge::bindings::bind_graph(m);
   mmedge::bindings::bind_histogram(m);
   mmedge::bindings::bind_image(m);

@@ -11,10 +11,42 @@ Stage::Stage(Rules rules, std::size_t seats, std::vector<const Stage*> producers
     : rules_(std::move(rules)),
       producers_(std::move(producers)),
       seen_versions_(producers_.size(), kNever),
-      seen_(seats) {
+      seen_(seats),
+      open_(rules_.direct),
+      epochs_(seats) {
   if (seats > Moment::kMaxSeats) throw std::invalid_argument("too many seats");
   for (const std::size_t seat : rules_.watches)
     if (seat >= seats) throw std::invalid_argument("there is no such seat");
+  for (const Stage* producer : producers_) {
+    if (producer->rules_.stream) {
+      streams_.push_back(producer);
+      continue;
+    }
+    open_ |= producer->open_;
+    streams_.insert(streams_.end(), producer->streams_.begin(), producer->streams_.end());
+  }
+  // There are more ways through a graph than stages.
+  std::sort(streams_.begin(), streams_.end());
+  streams_.erase(std::unique(streams_.begin(), streams_.end()), streams_.end());
+}
+
+std::uint64_t Stage::unheard() const {
+  std::uint64_t heard = behind() ? open_ : rules_.depends;
+  for (const Stage* stream : streams_)
+    if (!is_cold(stream->life)) heard |= stream->rules_.depends;
+  return rules_.depends & ~heard;
+}
+
+bool Stage::turn(const Moment& moment) {
+  bool turned = false;
+  const std::uint64_t dated = moment.dated & rules_.depends;
+  for (std::size_t seat = 0; seat < epochs_.size(); ++seat) {
+    if (!(dated >> seat & 1)) continue;
+    turned = turned || ((dated_ >> seat & 1) && epochs_[seat] != moment.epochs[seat]);
+    epochs_[seat] = moment.epochs[seat];
+  }
+  dated_ |= dated;
+  return turned;
 }
 
 Stage::Due Stage::due(const Moment& moment, std::uint64_t bits) const {

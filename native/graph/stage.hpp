@@ -7,18 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "graph/life.hpp"
 #include "graph/moment.hpp"
 
 namespace mmedge {
-
-// What a stage's outputs are; mmedge/fusion/life.py says what each means.
-enum class Life : std::uint8_t { kCold, kWarm, kHidden, kRenewing, kStale, kFailed };
-
-inline bool is_cold(Life life) {
-  return life == Life::kCold || life == Life::kStale || life == Life::kFailed;
-}
-
-inline bool is_shown(Life life) { return life == Life::kWarm || life == Life::kRenewing; }
 
 // When a stage was fed for its newest run and when its engine ran, in ns on CLOCK_MONOTONIC; zeros before the
 // first.
@@ -39,6 +31,10 @@ class Stage {
     std::vector<std::size_t> watches;      // those whose new data does
     bool follows = false;                  // whether new outputs of the stages that feed it do
     std::optional<std::int64_t> every_ns;  // it runs no more often
+    bool differs = false;                  // whether what is new counts only if it is another one
+    std::uint64_t direct = 0;              // the seats that feed it directly
+    bool stream = false;                   // whether it hears every step of a sound
+    bool background = false;               // whether triggers do not wait for it
   };
   enum class Due { kNo, kYes, kIfDifferent };
 
@@ -49,16 +45,25 @@ class Stage {
   // `bits` are the seats that are present to it.
   Due due(const Moment& moment, std::uint64_t bits) const;
   bool is_new(const Moment& moment, std::size_t seat) const { return moment.marks[seat] != seen_[seat]; }
+  // Whether a stream feeds it, directly or through others.
+  bool behind() const { return !streams_.empty(); }
+  // Which of the present seats are present to it. What comes through a stream alone is absent until the
+  // stream's first step; seats that do not feed it stay as they are.
+  std::uint64_t hears(std::uint64_t bits) const { return behind() ? bits & ~unheard() : bits; }
+  // The seats that feed it and of which it hears nothing yet, though they may be present.
+  std::uint64_t unheard() const;
+  // Takes down of which epochs its seats are; returns whether one is another than before.
+  bool turn(const Moment& moment);
   // Takes down what it is fed with.
   void see(const Moment& moment, std::uint64_t bits);
   // Takes down when it must run next. Triggers come when they like; counted from when it was due, not from
   // when it ran, the mean is as asked for.
   void schedule(std::int64_t t_ns);
-  // Takes down when its tensors were written; returns how long that took.
-  std::int64_t fed(std::int64_t from_ns, std::int64_t until_ns) {
+  // Takes down when its tensors were written.
+  void fed(std::int64_t from_ns, std::int64_t until_ns) {
     span_.fed_from_ns = from_ns;
     span_.fed_until_ns = until_ns;
-    return until_ns - from_ns;
+    feed_ns = until_ns - from_ns;
   }
   // Notes when the engine itself began and ended, where a run is handed to a thread of its own: the way there
   // and back is no time of the engine's.
@@ -71,8 +76,38 @@ class Stage {
   void finish() {
     ran = carry = true;
     life = Life::kWarm;
+    faulty = false;
     ++version;
   }
+  // Whether its next run is one in the background; the first one, and that after an absence, are waited for.
+  bool in_background() const { return rules_.background && !is_cold(life) && (!ran || running); }
+  // It runs in the background from now on, for a trigger of this time.
+  void start(std::int64_t started_ns) {
+    started_ns_ = started_ns;
+    carry = false;
+    ran = running = true;
+    if (life == Life::kWarm) life = Life::kRenewing;
+  }
+  // Its background run has ended; returns whether what it gave is wanted.
+  bool take_up() {
+    running = false;
+    const bool stale = life == Life::kStale;
+    if (stale)
+      life = faulty ? Life::kFailed : Life::kCold;
+    else if (life == Life::kRenewing)
+      life = Life::kWarm;
+    return !stale;
+  }
+  std::int64_t started_ns() const { return started_ns_; }
+  // It has no outputs any more, and has seen nothing.
+  void fall() {
+    version += is_shown(life);
+    life = running ? Life::kStale : Life::kCold;
+    blank = true;
+    forget_seen();
+  }
+  // Whether there is nothing to forget.
+  bool is_empty() const { return blank && !has_seen() && (!running || life == Life::kStale); }
   void forget_seen() { fed_bits_ = kNever; }
   bool has_seen() const { return fed_bits_ != kNever; }
   const Rules& rules() const { return rules_; }
@@ -82,10 +117,13 @@ class Stage {
   std::int64_t t_ns = 0;     // capture time that its outputs belong to
   std::int64_t cost_ns = 0;  // moving median of the time of a run
   std::int64_t took_ns = 0;  // of the newest run
+  std::int64_t feed_ns = 0;  // that writing its tensors took before it
   Life life = Life::kCold;
-  bool ran = false;    // for this trigger
-  bool carry = false;  // whether its states go on from its last run
-  bool blank = false;  // whether nothing was written into its inputs since they were wiped
+  bool ran = false;      // for this trigger
+  bool carry = false;    // whether its states go on from its last run
+  bool blank = false;    // whether nothing was written into its inputs since they were wiped
+  bool running = false;  // whether a background run was not taken up yet
+  bool faulty = false;   // of one in the background: whether it has failed, and no run has ended well since
 
  private:
   bool linked_anew() const;
@@ -95,9 +133,13 @@ class Stage {
   std::vector<std::int64_t> seen_versions_;
   std::vector<Mark> seen_;
   std::int64_t fed_bits_ = kNever;
-  std::int64_t due_ns_ = 0;
+  std::int64_t due_ns_ = 0, started_ns_ = 0;
   Span span_;
   std::pair<std::int64_t, std::int64_t> within_;
+  std::vector<const Stage*> streams_;  // the nearest ones before it
+  std::uint64_t open_ = 0;             // the seats that feed it by a way without a stream
+  std::uint64_t dated_ = 0;            // the seats whose epochs it knows
+  std::vector<std::int64_t> epochs_;
 };
 
 }  // namespace mmedge

@@ -57,13 +57,14 @@ class Listened:
         self.steps: list[float] = []
         self.told: list[tuple[int, float]] = []
         self._ear = self.graph.stages[0]
-        carry = self._ear.carry
+        run = self._ear.engine.run
 
         def heard() -> None:
+            run()
             self.steps.append(float(self._ear.engine.outputs["p"][0, 0]))
-            carry()
 
-        self._ear.carry = heard  # type: ignore[method-assign]
+        self._ear.engine.run = heard  # type: ignore[method-assign]
+        self._ear.serve()
 
     def push(self, packet: Packet) -> None:
         self.sync.push(packet)

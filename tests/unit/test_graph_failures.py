@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import mmedge
+from mmedge._native import core
 from mmedge.bundle.manifest import AudioInput, TensorInput, TextInput
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.engine.base import EngineBase
@@ -21,7 +22,6 @@ from mmedge.engine.onnxruntime import OnnxRuntimeEngine
 from mmedge.errors import BundleError, ConfigError, EngineError
 from mmedge.fusion import StageError, StageGraph, StageRunner, load_graph
 from mmedge.fusion.callables import CallableEngine
-from mmedge.fusion.crew import HEAVY_NS
 from mmedge.fusion.failures import FiniteCheck
 from mmedge.fusion.stream import StreamStage
 from mmedge.fusion.tensors import constants, input_shapes
@@ -275,7 +275,7 @@ def test_heavy_independent_stages_run_at_the_same_time() -> None:
     spec = StageSpec(inputs={"x": "imu"}, outputs={"y": (1, 2)})
     stages = [StageRunner(name, spec, SEATS, engine, {}, raw=False) for name, engine in zip("ab", engines, strict=True)]
     for stage in stages:
-        stage.cost_ns = HEAVY_NS
+        stage.cost_ns = core.Stage.HEAVY_NS
     graph = StageGraph(stages, cores=2)
     graph.run(snapshot(0, 4.0, 0), no_audio)  # one after the other they would never meet
     assert graph.output("a.y")[0, 0] == graph.output("b.y")[0, 0] == 4.0

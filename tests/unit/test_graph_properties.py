@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +10,6 @@ from hypothesis import strategies as st
 from mmedge._native import core
 from mmedge.bundle.manifest import Stage as StageSpec
 from mmedge.bundle.references import MAX_INPUTS
-from mmedge.fusion.crew import Crew
-from mmedge.fusion.life import Life
-from mmedge.fusion.stretch import Segment
 from tests.graph_model import Plan, Reference, make_graph, run_plan
 from tests.graph_strategies import graphs, triggers
 
@@ -50,16 +45,16 @@ def test_a_graph_answers_as_the_reference_does(data: st.DataObject, specs: dict[
 @CHECKED
 @given(data=st.data(), specs=graphs())
 def test_stages_beside_each_other_answer_as_one_after_the_other(
-    data: st.DataObject, specs: dict[str, StageSpec], beside: Any
+    data: st.DataObject, specs: dict[str, StageSpec]
 ) -> None:
     plans = data.draw(triggers(tuple(specs)))
     answers = []
     for cores in (1, 2):
         graph = make_graph(specs, cores)
-        if cores > 1:  # C++ sees for itself which stages are heavy, and these cost nothing
-            graph._segments = [Segment((stage,), None) for stage in graph.stages]
         lines = []
         for seq, (plan, begin) in enumerate(plans):
+            for stage in graph.stages:  # which are seen to be heavy by what they took before
+                stage.cost_ns = 100 * core.Stage.HEAVY_NS
             lines.append(run_plan(graph, plan, begin, SOUND, seq))
             lines.append([(stage.name, stage.outputs["y"].tolist()) for stage in graph.stages])
             lines.append((dict(graph.used_ns), list(graph.busy)))
@@ -87,26 +82,7 @@ def test_recorded_failures_leave_the_graph_as_the_real_ones_did(
         graph.close()
 
 
-def test_the_numbers_that_python_and_cpp_share_are_the_same() -> None:
+def test_a_trigger_has_as_many_seats_as_a_bundle_may_have() -> None:
     core.Moment(MAX_INPUTS)
     with pytest.raises(ValueError, match="too many seats"):
         core.Moment(MAX_INPUTS + 1)
-    specs = {"p": StageSpec(inputs={"seat0": "a"}, outputs={"y": ("batch", 2)})}
-    graph = make_graph(specs)
-    (stage,) = graph.stages
-    for number, life in enumerate(Life):
-        stage.life = life
-        assert (stage.memory.life, stage.life) == (number, life)
-    with pytest.raises(ValueError, match="no such life"):
-        stage.memory.life = len(Life)
-    stage.memory.finish()
-    assert stage.life is Life.WARM
-    graph.close()
-
-
-@pytest.fixture(scope="module")
-def beside() -> Any:
-    """Every stage counts as heavy where there are cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Crew, "takes", lambda self, stage: self.cores > 1 and not stage.asynchronous)
-        yield
