@@ -48,6 +48,20 @@ def picture(*, ring: int = 1, index: int = 1, **other: Any) -> bytes:
     return record[:72] + msgspec.msgpack.encode(told)
 
 
+def header(shape: tuple[int, ...], dtype: str) -> TensorHeader:
+    return TensorHeader(stamp_of(Packet(**STAMP)), shape, dtype)  # type: ignore[arg-type]
+
+
+def tensor(shape: tuple[int, ...], dtype: str) -> bytes:
+    """Return a tensor of 8 bytes, as somebody says it is."""
+    return msgspec.msgpack.encode(Small(header(shape, dtype), b"12345678"))
+
+
+def lent(shape: tuple[int, ...], dtype: str) -> bytes:
+    """Return what is said of a tensor in a slot of the ring that the test's tensor lies in."""
+    return msgspec.msgpack.encode(Lent(1, 1, 2, header(shape, dtype)))
+
+
 class Border:
     """A writer and a reader as in two processes, in one."""
 
@@ -334,7 +348,10 @@ def test_text_that_is_too_long_is_counted(border: Border) -> None:
         picture(shape=(12_001,)),  # more than a slot holds
         picture(shape=(-1, 2)),
         picture(format="heic"),
-        msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
+        picture(shape=(0, 2**63)),
+        *(tensor((2,), dtype) for dtype in ("O", "|O8", "<i4,O", "(2,)i4", "|V4", "<M8", "<i0", "<f4\n", "")),
+        *(tensor(shape, "<f4") for shape in ((-1,), (-1, 2), (-2, 2), (2**63,), (0, 2**63), (2**40, 2**40), (3,))),
+        *(lent(shape, "<f4") for shape in ((-1,), (-1, 2), (-2, 2), (2**63,), (0, 2**63), (2**40, 2**40), (3001,))),
     ],
 )
 def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) -> None:
@@ -342,9 +359,9 @@ def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) ->
     border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
     assert len(border.take()) == 2
     pool = border.writer._pools["s"]
-    lent = pool.acquire()
-    assert lent is not None
-    assert (lent[1].index, pool.ring.publish(lent[1].index, b"")) == (1, 2)
+    acquired = pool.acquire()
+    assert acquired is not None
+    assert (acquired[1].index, pool.ring.publish(acquired[1].index, b"")) == (1, 2)
     border.writer._records.put(record, 0, 0, 0)
     with pytest.raises(SourceError, match="damaged"):
         border.take()
