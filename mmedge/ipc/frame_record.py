@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated
 
 import msgspec
 
+from mmedge.ipc.records import Shape
 from mmedge.learn import learn
 from mmedge.types import ByteArray, ClockQuality, Description, Frame, PixelFormat, Slot
 
@@ -21,7 +21,7 @@ class FrameKind(msgspec.Struct, frozen=True, array_like=True):
 
     stream: str
     quality: ClockQuality
-    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    shape: Shape
     format: PixelFormat
     width: int
     height: int

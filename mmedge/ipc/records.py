@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from mmedge.types import ClockQuality, Description, Frame, Packet, PixelFormat, Tensor
+
+# A writer may be anybody. A length of -1 would let numpy find one that fits; of too long ones it fails otherwise.
+Shape: TypeAlias = tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 40)], ...]
+# Plain numbers, as ``numpy.dtype.str`` tells them: neither addresses of objects nor what numpy would have to parse.
+DataType: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[<>|][biufc][1-9][0-9]?\Z")]
 
 
 class PacketStamp(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -43,7 +48,7 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, tag="frame"):
     """A frame without its data."""
 
     stamp: PacketStamp
-    shape: tuple[int, ...]
+    shape: Shape
     format: PixelFormat
     width: int
     height: int
@@ -70,8 +75,8 @@ class TensorHeader(msgspec.Struct, frozen=True, array_like=True, tag="tensor"):
     """A tensor without its data."""
 
     stamp: PacketStamp
-    shape: tuple[int, ...]
-    dtype: str
+    shape: Shape
+    dtype: DataType
 
 
 def tensor_header(tensor: Tensor) -> TensorHeader:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,65 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from msgspec.structs import replace
 
-from mmedge.errors import SourceError
 from mmedge.ipc.channel import RECORDS, PacketReader, PacketWriter
 from mmedge.ipc.control import Control, Ring
 from mmedge.ipc.flow import FRAMES, TENSORS
-from mmedge.ipc.frame_record import FrameRecords
 from mmedge.ipc.frames import FramePool
-from mmedge.ipc.limits import MAX_SAMPLES, MAX_TEXT
-from mmedge.ipc.records import Lent, Small, TensorHeader, stamp_of
-from mmedge.ipc.sound import SoundRecord, in_order, packets_of
+from mmedge.ipc.limits import MAX_TEXT
+from mmedge.ipc.sound import in_order, packets_of
 from mmedge.ipc.wake import Wake
 from mmedge.types import Arrival, Block, Description, EndOfStream, Frame, Packet, Tensor, Text
+from tests.border import STAMP, Border
 from tests.processes import child
-
-STAMP = {"stream": "s", "seq": 3, "capture_ns": 10, "arrive_ns": 11, "epoch": 2, "uncertainty_ns": 5, "quality": "C"}
-
-
-def sound(**other: Any) -> SoundRecord:
-    stamp = {name: STAMP[name] for name in ("quality", "seq", "capture_ns", "arrive_ns", "epoch", "uncertainty_ns")}
-    return SoundRecord(**{**stamp, "end": 3001, "n": 1, "lost": 0, **other})
-
-
-def picture(*, ring: int = 1, index: int = 1, **other: Any) -> bytes:
-    """Return what is said of a picture in a slot of the ring that the test's tensor lies in."""
-    kind = {"shape": (2, 2), "format": "gray8", **other}
-    data = np.zeros((2, 2), np.uint8)
-    frame = Frame(data=data, format="gray8", width=2, height=2, **STAMP)  # type: ignore[arg-type]
-    record = FrameRecords().encode(frame, ring, index, 2)
-    told = msgspec.msgpack.decode(record[72:])
-    told[2], told[3] = kind["shape"], kind["format"]
-    return record[:72] + msgspec.msgpack.encode(told)
-
-
-class Border:
-    """A writer and a reader as in two processes, in one."""
-
-    def __init__(self) -> None:
-        self.here, self.there = Control.pair()
-        self.wake, self.flow = Wake(), Wake()
-        self.writer = PacketWriter(self.here, self.wake, self.flow)
-        self.reader = PacketReader("test", self.wake, self.flow)
-
-    def __enter__(self) -> Border:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.here.close()
-        self.there.close()
-
-    def take(self, *, newest: bool = False) -> list[Packet]:
-        self.read_announcements()
-        return self.reader.take(newest=newest)
-
-    def read_announcements(self) -> None:
-        while (received := self.there.receive(0)) is not None:
-            message, fds = received
-            assert isinstance(message, Ring)
-            self.reader.add(message, fds[0])
-            for fd in fds:
-                os.close(fd)
 
 
 @pytest.fixture
@@ -308,72 +257,6 @@ def test_long_texts_wait_where_they_are_expected() -> None:
 def test_text_that_is_too_long_is_counted(border: Border) -> None:
     assert border.writer.put(Text(text="x" * MAX_TEXT, **STAMP))  # type: ignore[arg-type]
     assert not border.writer.put(Text(text="x" * (MAX_TEXT + 1), **STAMP))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"\x93nonsense",
-        b"\x01nonsense",
-        b"",
-        sound(ring=0).encode(),  # the queue's number
-        msgspec.msgpack.encode(Lent(1, 99, 1, TensorHeader(stamp_of(Packet(**STAMP)), (2,), "<i2"))),  # type: ignore[arg-type]
-        sound(ring=1).encode(),  # a ring of slots
-        *(sound(ring=2, lost=lost).encode() for lost in (-20, 2**63 - 1)),
-        *(sound(ring=2, end=3000 + n, n=n).encode() for n in (-1, MAX_SAMPLES + 1)),
-        sound(ring=2, end=3000).encode(),  # a sample that was read before
-        sound(ring=2).encode()[:-1],
-        sound(ring=2).encode() + b"x",
-        b"\x01\x03" + sound(ring=2).encode()[2:],  # a quality that is none
-        b"\x02nonsense",
-        picture()[:72],
-        picture() + b"x",
-        b"\x02\x02" + picture()[2:],  # a flag that is none
-        picture(ring=2),  # a ring of sound
-        picture(index=99),
-        picture(shape=(12_001,)),  # more than a slot holds
-        picture(shape=(-1, 2)),
-        picture(format="heic"),
-        msgspec.msgpack.encode(Small(TensorHeader(stamp_of(Packet(**STAMP)), (2,), "O"), b"12345678")),  # type: ignore[arg-type]
-    ],
-)
-def test_a_ring_that_says_nonsense_is_an_error(border: Border, record: bytes) -> None:
-    border.writer.put(Tensor(data=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
-    border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
-    assert len(border.take()) == 2
-    pool = border.writer._pools["s"]
-    lent = pool.acquire()
-    assert lent is not None
-    assert (lent[1].index, pool.ring.publish(lent[1].index, b"")) == (1, 2)
-    border.writer._records.put(record, 0, 0, 0)
-    with pytest.raises(SourceError, match="damaged"):
-        border.take()
-
-
-def test_sound_that_no_ring_holds_takes_no_memory(border: Border) -> None:
-    border.writer.put(Block(samples=np.zeros(3000, np.float32), **STAMP))  # type: ignore[arg-type]
-    border.take()
-    for k in range(1, 401):  # 400 MiB, were they believed
-        border.writer._records.put(sound(ring=1, end=3000 + k * MAX_SAMPLES, n=MAX_SAMPLES).encode(), 0, 0, 0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (run,) = border.reader.take_runs()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
-    assert all(len(block.samples) == 0 for block in packets_of([run]) if isinstance(block, Block))
-
-
-def test_streams_and_rings_without_end_are_refused(border: Border) -> None:
-    ring = FramePool((4,), slots=1).ring
-    border.read_announcements()
-    for number in range(1, 257):
-        border.reader.add(Ring(number, "slots", "s"), ring.fd)
-    with pytest.raises(ValueError, match="too many rings"):
-        border.reader.add(Ring(257, "slots", "s"), ring.fd)
-    for k in range(100):
-        told = msgspec.msgpack.decode(picture(ring=1, index=0)[72:])
-        told[0] = f"stream {k}"
-        border.writer._records.put(picture(ring=1, index=0)[:72] + msgspec.msgpack.encode(told), 0, 0, 0)
-    with pytest.raises(SourceError, match="more streams than a pipeline has"):
-        border.take()
 
 
 def test_packets_cross_two_processes_and_back() -> None:
