@@ -68,8 +68,9 @@ void Runner::execute() {
 }
 
 void Runner::compute() {
-  fed_->hands->run();
-  if (!fed_->tensors->finite()) fed_->hands->infinite();
+  const Served& fed = checked(fed_);
+  fed.hands->run();
+  if (!fed.tensors->finite()) fed.hands->infinite();
 }
 
 void Runner::finish() {

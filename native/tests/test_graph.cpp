@@ -166,6 +166,12 @@ void late() {
         two.graph.pending(1));  // tried again, not waited for
 }
 
+void mistakes() {
+  Two two;
+  CHECK(refuses([&] { Graph({{&two.runners[0], {0}, {}}}, 2); }));
+  CHECK(refuses([&] { Graph({{&two.runners[0], {}, {1}}}, 2); }));
+}
+
 void spans() {
   Two two;
   mmedge::Spans spans({&two.one, &two.two});
@@ -193,5 +199,6 @@ int main() {
   after_a_failure();
   heavy();
   late();
+  mistakes();
   spans();
 }

@@ -185,6 +185,22 @@ void streams() {
   CHECK(refuses([&] { mmedge::StreamRunner(&ear, {0, 0, 25, 1000}); }));
 }
 
+void mistakes() {
+  Stage stage{rules_of(1, {0}), 1, {}};
+  Runner runner(&stage);
+  for (const bool served : {false, true}) {
+    bool refused = false;
+    try {
+      served ? runner.execute() : runner.reset();
+    } catch (const std::logic_error&) {
+      refused = true;
+    }
+    CHECK(refused);
+    Calls calls;
+    runner.serve(std::make_unique<Tensors>(), std::make_unique<Hands>(&calls, '1', nullptr, 1.0f, nullptr));
+  }
+}
+
 void costs() {
   Stage stage{rules_of(1, {0}), 1, {}};
   stage.took(0, 1'600'000);
@@ -205,5 +221,6 @@ int main() {
   changes_and_states();
   background();
   streams();
+  mistakes();
   costs();
 }
