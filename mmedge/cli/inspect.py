@@ -61,6 +61,7 @@ def command(
             )
         from mmedge.cli.forecast import forecast_of, print_forecast
         from mmedge.cli.plan import print_plan
+        from mmedge.cli.plan_engines import print_engines
 
         names = [name for name in inputs.split(",") if name]
         with load(file) as bundle:
@@ -68,10 +69,12 @@ def command(
             # Before anything is shown, so that what is wrong with what was asked for comes alone.
             asked = (device, measured, 30.0 if fps is None else fps, latency, names)
             forecast = forecast_of(bundle, *asked) if expects or not json else None
-        if json:  # one document
-            print_json(msgspec.to_builtins(what) if forecast is None else forecast.to_dict())
-            return
-        print_plan(what)
+            if json:  # one document
+                print_json(msgspec.to_builtins(what) if forecast is None else forecast.to_dict())
+                return
+            print_plan(what)
+            if device is None:
+                print_engines(bundle, names or list(bundle.inputs))
         if forecast is not None:
             print_forecast(forecast)
         next_step(f"mmedge run {quote(str(file))}")

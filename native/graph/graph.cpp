@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 
 namespace mmedge {
@@ -31,8 +32,15 @@ bool is_away(const Stage& stage, std::uint64_t bits) {
 Graph::Graph(std::vector<GraphStage> stages, std::size_t cores)
     : stages_(std::move(stages)), all_(stages_.size()), cores_(cores), marks_(stages_.size(), 0) {
   std::iota(all_.begin(), all_.end(), std::size_t{0});
-  for (std::size_t at = 0; at < stages_.size(); ++at)
-    if (stages_[at].runner->stage().rules().background) background_.push_back(at);
+  for (std::size_t at = 0; at < stages_.size(); ++at) {
+    const GraphStage& each = stages_[at];
+    if (each.runner->stage().rules().background) background_.push_back(at);
+    const auto is_before = [at](std::size_t other) { return other < at; };
+    const auto is_place = [this](std::size_t other) { return other < stages_.size(); };
+    if (!std::all_of(each.ancestors.begin(), each.ancestors.end(), is_before) ||
+        !std::all_of(each.peers.begin(), each.peers.end(), is_place))
+      throw std::invalid_argument("there is no such stage, or it comes too late");
+  }
 }
 
 void Graph::begin(const Moment& moment, bool again, GraphHands* hands) {

@@ -45,7 +45,7 @@ bool Runner::due(const Moment& moment, std::uint64_t bits) {
 void Runner::feed(const Moment& moment, std::uint64_t bits) {
   const Stopwatch watch([&](std::int64_t from_ns, std::int64_t until_ns) { stage_->fed(from_ns, until_ns); });
   if (!stage_->in_background()) stage_->t_ns = stamp(moment);
-  fed_ = served_;
+  if (fed_ != served_) fed_ = served_;
   stage_->blank = false;
   stage_->schedule(moment.t_ns);
   if (tensors().stateful) feed_states(moment);
@@ -68,8 +68,9 @@ void Runner::execute() {
 }
 
 void Runner::compute() {
-  fed_->hands->run();
-  if (!fed_->tensors->finite()) fed_->hands->infinite();
+  const Served& fed = checked(fed_);
+  fed.hands->run();
+  if (!fed.tensors->finite()) fed.hands->infinite();
 }
 
 void Runner::finish() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "graph/moment.hpp"
@@ -72,8 +73,8 @@ class Runner {
   virtual std::int64_t stamp(const Moment& moment) const { return moment.t_ns; }
   virtual void compute();
 
-  Tensors& tensors() { return *served_->tensors; }
-  StageHands& hands() { return *served_->hands; }
+  Tensors& tensors() { return *checked(served_).tensors; }
+  StageHands& hands() { return *checked(served_).hands; }
 
  private:
   struct Served {
@@ -81,6 +82,10 @@ class Runner {
     std::unique_ptr<StageHands> hands;
   };
 
+  static Served& checked(const std::shared_ptr<Served>& served) {
+    if (served == nullptr) throw std::logic_error("the stage has no engine yet, or was not fed");
+    return *served;
+  }
   void wipe() {
     stage_->carry = false;
     tensors().wipe();

@@ -143,8 +143,12 @@ def test_a_plan_is_printed_for_people(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "triggers: every picture of 'image'" in told
     assert "800 samples, 100 ms, that end at it" in told
     assert "present = which" in told
+    assert "engines on this machine: the first that passes its self-test" in told
+    assert "eye: onnxruntime fp32" in told
     assert run(["inspect", str(path), "--plan", "--inputs", "image"]) == 0
-    assert "no source" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "no source" in told
+    assert "ear: none, since no input with a source feeds it" in told
     assert run(["inspect", str(path), "--inputs", "image"]) == 2
     assert "fix: add --plan" in capfd.readouterr().err
     assert run(["inspect", str(path), "--plan", "--inputs", "radar"]) == 2
