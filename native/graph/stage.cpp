@@ -79,7 +79,7 @@ void Stage::schedule(std::int64_t now_ns) {
 }
 
 std::int64_t Stage::took(std::int64_t from_ns, std::int64_t until_ns) {
-  const auto within = std::exchange(within_, {});
+  const auto within = std::exchange(within_, kNowhere);
   if (from_ns <= within.first && within.first <= within.second && within.second <= until_ns)
     std::tie(from_ns, until_ns) = within;
   span_.ran_from_ns = from_ns;

@@ -135,10 +135,11 @@ class Stage {
   std::int64_t fed_bits_ = kNever;
   std::int64_t due_ns_ = 0, started_ns_ = 0;
   Span span_;
-  std::pair<std::int64_t, std::int64_t> within_;
-  std::vector<const Stage*> streams_;  // the nearest ones before it
-  std::uint64_t open_ = 0;             // the seats that feed it by a way without a stream
-  std::uint64_t dated_ = 0;            // the seats whose epochs it knows
+  static constexpr std::pair<std::int64_t, std::int64_t> kNowhere{-1, -1};
+  std::pair<std::int64_t, std::int64_t> within_ = kNowhere;  // of the run that is taken down next
+  std::vector<const Stage*> streams_;                        // the nearest ones before it
+  std::uint64_t open_ = 0;   // the seats that feed it by a way without a stream
+  std::uint64_t dated_ = 0;  // the seats whose epochs it knows
   std::vector<std::int64_t> epochs_;
 };
 
