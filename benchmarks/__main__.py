@@ -56,7 +56,7 @@ def section(report: BenchmarkReport) -> str:
     lines = [
         f"## {report.name}",
         "",
-        report.title,
+        *textwrap.wrap(report.title, 132, break_long_words=False, break_on_hyphens=False),
         "",
         f"| {' | '.join(HEADS)} |",
         "|---" * len(HEADS) + "|",

@@ -16,7 +16,7 @@ undo() {
 }
 trap undo EXIT
 
-debootstrap --variant=minbase bookworm "$made/base" http://deb.debian.org/debian >"$made/log"
+debootstrap --variant=minbase bookworm "$made/base" >"$made/log"
 if [ -n "${CA_FILE:-}" ]; then
   cp "$CA_FILE" "$made/base/etc/own-ca.crt"
   printf '[global]\ncert = /etc/own-ca.crt\n' >"$made/base/etc/pip.conf"

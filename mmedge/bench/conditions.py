@@ -37,6 +37,7 @@ class Conditions:
         self.problems: list[str] = []
         self._heat: dict[str, float] = {}
         self._clocks: dict[str, list[int]] = {}
+        self._loads: dict[str, list[int]] = {}  # of a Jetson's GPU, in thousandths
         self._slowed: dict[str, int] = {}  # what cooled by slowing down -> in how many looks
 
     def begin(self) -> None:
@@ -70,6 +71,10 @@ class Conditions:
             clock = number(path)
             if clock is not None:
                 self._clocks.setdefault(name, []).append(clock // per_khz)
+        for device in self._gpus():
+            load = number(device / "device/load")
+            if load is not None:
+                self._loads.setdefault(device.name, []).append(load)
 
     def end(self, results: int) -> dict[str, object]:
         """Return what was seen; ``results`` came in this time."""
@@ -102,6 +107,9 @@ class Conditions:
             "on_battery": battery,
             "temperature_c": {name: round(degrees, 1) for name, degrees in sorted(self._heat.items())},
             "clock_mhz": {name: [min(seen) // 1000, max(seen) // 1000] for name, seen in sorted(self._clocks.items())},
+            "gpu_load_share": {
+                name: round(sum(seen) / len(seen) / 1000, 3) for name, seen in sorted(self._loads.items())
+            },
             "power": self.power.report(seconds, results),
         }
         return {name: value for name, value in found.items() if value not in (None, {}, [])}
@@ -141,13 +149,19 @@ class Conditions:
         return sorted({governor for path in files if (governor := text(path))})
 
     def _clock_files(self) -> list[tuple[str, Path, int]]:
-        """Return the files of clocks and what makes them kHz: of the cores, and of a Jetson's GPU."""
+        """Return the files of clocks and what makes them kHz: of the cores, and of a Jetson's GPU and memory."""
         cores = [
             (policy.name, policy / "scaling_cur_freq", 1)
             for policy in each(self._root, "sys/devices/system/cpu/cpufreq/policy*")
         ]
-        gpus = [(device.name, device / "cur_freq", 1000) for device in each(self._root, "sys/class/devfreq/*gpu*")]
-        return [found for found in (*cores, *gpus) if found[1].exists()]
+        gpus = [(device.name, device / "cur_freq", 1000) for device in self._gpus()]
+        memory = ("emc", self._root / "sys/kernel/debug/bpmp/debug/clk/emc/rate", 1000)  # for root alone
+        return [found for found in (*cores, *gpus, memory) if _is_there(found[1])]
+
+    def _gpus(self) -> list[Path]:
+        """Return the folders of a Jetson's GPUs: those that jetson-stats reads."""
+        found = each(self._root, "sys/class/devfreq/*")
+        return [device for device in found if any(name in device.name for name in ("gpu", "ga10b", "gv11b"))]
 
     def _on_battery(self) -> bool | None:
         supplies = list(each(self._root, "sys/class/power_supply/*"))
@@ -156,6 +170,13 @@ class Conditions:
             return None  # no battery that it could run on
         mains = [number(s / "online") for s, kind in kinds.items() if kind in ("Mains", "USB")]
         return bool(mains) and not any(mains)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # below a folder of somebody else
+        return False
 
 
 def judge(

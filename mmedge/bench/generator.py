@@ -18,7 +18,7 @@ from mmedge.bundle import AudioInput, Bundle, ImageInput
 from mmedge.bundle.manifest import TensorInput
 from mmedge.errors import MmedgeError
 from mmedge.pipeline import Pipeline
-from mmedge.plan import SyncPlan
+from mmedge.plan import SyncPlan, plan_sync
 
 # More pictures than fit a cache's favourite: a single hot picture flatters the result.
 RING = 16
@@ -37,7 +37,6 @@ class Generator:
         bundle: Its bundle.
         feeds: What is due when.
         start_ns: Where the schedule begins, on CLOCK_MONOTONIC.
-        sync: For which packets of which inputs triggers wait.
         delay_ns: A packet is handed over this long after it was captured, as a camera's are, which needs time to
             expose, read out and send a picture.
 
@@ -51,14 +50,14 @@ class Generator:
         bundle: Bundle,
         feeds: tuple[Feed, ...],
         start_ns: int,
-        sync: SyncPlan,
         delay_ns: int = 0,
     ) -> None:
         self.error: MmedgeError | None = None
         self._pipe, self._feeds = pipe, feeds
         self._start_ns, self._delay_ns = start_ns, delay_ns
         self._handed_ns = [array("q") for _ in feeds]  # of each packet, by its number
-        self._waits = tuple(_waits(feeds, sync))
+        manifest, live = bundle.manifest, {feed.name: True for feed in feeds}
+        self._waits = tuple(_waits(feeds, plan_sync(manifest.inputs, live, manifest.missing, manifest.sync)))
         rng = np.random.default_rng(0)
         self._rings = [_ring(rng, bundle, feed) for feed in feeds]
         self._stop = threading.Event()

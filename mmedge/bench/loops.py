@@ -15,7 +15,6 @@ from mmedge.bench.warm_up import WarmUp
 from mmedge.bench.watch import Watch
 from mmedge.bundle import AudioInput, Bundle, ImageInput, stage_order
 from mmedge.pipeline import Pipeline
-from mmedge.plan import plan_sync
 
 LATE_NS = 10_000_000  # a generated packet that is pushed later than this, or a period, was late
 LEAD_NS = 20_000_000  # before the first packet is due
@@ -90,12 +89,10 @@ def generated(loop: Loop, feeds: tuple[Feed, ...], period_ns: float, delay_ns: i
     duration_ns = round(loop.duration_s * 1e9)
     own = next((f for f in feeds if f.name == loop.bundle.manifest.sync.trigger and not f.samples), None)
     due_ns = None if own is None else (start_ns + own.due_ns(number) for number in count())
-    manifest = loop.bundle.manifest
-    sync = plan_sync(manifest.inputs, dict.fromkeys(loop.attached, True), manifest.missing, manifest.sync)
     warm_up = WarmUp(start_ns, period_ns, loop.warm_up_s)
     last_ns = start_ns + round(loop.warm_up_s * 1e9) + duration_ns + GRACE_NS
-    generator = Generator(loop.pipe, loop.bundle, feeds, start_ns, sync, delay_ns)
-    stages = stage_order(manifest.stages)
+    generator = Generator(loop.pipe, loop.bundle, feeds, start_ns, delay_ns)
+    stages = stage_order(loop.bundle.manifest.stages)
     tally = OpenLoop(due_ns, period_ns, stages, complete_ns=generator.complete_ns)
     from_ns = until_ns = 0
     try:

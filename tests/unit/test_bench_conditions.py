@@ -26,6 +26,9 @@ ORIN_NANO = {
     "devices/system/cpu/cpufreq/policy0/scaling_governor": "schedutil",
     "devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "1510400",
     "class/devfreq/17000000.gpu/cur_freq": "624750000",
+    "class/devfreq/17000000.gpu/device/load": "360",
+    "class/devfreq/nvdla0/cur_freq": "1",
+    "kernel/debug/bpmp/debug/clk/emc/rate": "2133000000",
 }
 AGX_ORIN = {
     **{f"class/hwmon/hwmon{n}/name": "ina3221" for n in (3, 4)},
@@ -129,13 +132,15 @@ def test_a_run_that_the_machine_slowed_down_is_not_valid(root: Path) -> None:
     (root / "sys/class/hwmon/hwmon2/oc3_event_cnt").write_text("40\n")
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("61000\n")
     (root / "sys/class/devfreq/17000000.gpu/cur_freq").write_text("306000000\n")
+    (root / "sys/class/devfreq/17000000.gpu/device/load").write_text("640\n")
     watch.sample()
     seen = watch.end(10)
     assert seen["throttled"] == {"oc3": 3}
     assert watch.problems == ["throttled: oc3 3 times"]
     assert seen["governor"] == ["schedutil"]
     assert seen["temperature_c"] == {"cpu-thermal": 61.0}
-    assert seen["clock_mhz"] == {"17000000.gpu": [306, 624], "policy0": [1510, 1510]}
+    assert seen["clock_mhz"] == {"17000000.gpu": [306, 624], "emc": [2133, 2133], "policy0": [1510, 1510]}
+    assert seen["gpu_load_share"] == {"17000000.gpu": 0.5}
 
 
 def test_a_run_on_battery_is_not_valid(root: Path) -> None:
