@@ -28,9 +28,11 @@ FIGURES = {
 BEYOND = {"overload_p99_vs_bound", "overload_false_absences", "streams_30fps", "streams_30fps_processes", "start_16_s"}
 # Of `preprocess` and `logmel`, whose partners the tests do not install; of `gpu`, which needs one.
 PARTNERED = ("image_", "logmel_", "gpu_")
-# Of `bench`, which takes long; of `boards`, which has its own tests; of what `make wheels` and `make aarch64` print.
+# Of `bench` and `export`, which take long; of `boards`, which has its own tests; of what `make wheels` and `make
+# aarch64` print.
 APART = (
     *("histogram_", "known_latency_", "omission_", "bench_", "runtime_share_", "interval_"),
+    *("int8_", "av_digits_", "onet_", "calibration_", "weighted_nodes_"),
     *("boards_", "aarch64_", "wheel_"),
 )
 NEEDS = {"overhead": ["c++"], "scale": ["ffmpeg"]}
