@@ -122,7 +122,7 @@ wheels: $(VENV)/tests-installed
 
 aarch64: wheels
 	@sh scripts/need.sh required debootstrap:debootstrap qemu-aarch64-static:qemu-user-static
-	PYTHONPATH=. $(BIN)/python scripts/aarch64.py | tee build/aarch64.log
+	PYTHONPATH=. $(BIN)/python scripts/aarch64.py >build/aarch64.log; code=$$?; cat build/aarch64.log; exit $$code
 
 # Warnings are errors: a link that leads nowhere, a name that does not exist.
 docs: $(VENV)/tests-installed

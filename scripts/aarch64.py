@@ -32,7 +32,8 @@ TESTS = [
     "test_log_mel.py", "test_sliding_log_mel.py", "test_slot_ring.py", "test_sample_ring.py", "test_sync*.py",
     "test_graph*.py", "test_native*.py",
 ]  # fmt: skip
-_LIMIT_S = 5400
+_COMMAND_S = 1800  # of one command there but for the tests
+_TESTS_S = 9000  # then pytest is interrupted, and what has run counts
 # A private binfmt_misc (Linux 6.7) starts ARM programs by qemu; nothing of this machine changes. The processor list is
 # ARM's: libraries that find an x86 one where they expect ARM (cpuinfo, in onnxruntime) crash.
 _ENTER = r"""
@@ -78,8 +79,8 @@ def system() -> None:
     (FOLDER / "made").touch()
 
 
-def emulated(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the emulated system, in the folder with the tests."""
+def emulated(*command: str, limit_s: int = _COMMAND_S) -> subprocess.CompletedProcess[str]:
+    """Run a command in the emulated system, in the folder with the tests; after ``limit_s`` it is interrupted."""
     environment = {
         **os.environ,
         "SYSTEM": str(SYSTEM),
@@ -87,7 +88,8 @@ def emulated(*command: str) -> subprocess.CompletedProcess[str]:
         "MASK": _MASK,
     }
     enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _ENTER, "sh"]
-    return subprocess.run([*enter, *command], env=environment, stdout=subprocess.PIPE, text=True, timeout=_LIMIT_S)
+    bounded = [*enter, "timeout", "--signal=INT", "--kill-after=300", str(limit_s), *command]
+    return subprocess.run(bounded, env=environment, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def install(wheel: Path, demo: Path) -> float:
@@ -121,8 +123,10 @@ def lay_tests() -> None:
 
 
 def outcomes(report: Path) -> dict[str, str]:
-    """Return what came of each test: ``passed``, or why not."""
-    found = {}
+    """Return what came of each test that has run: ``passed``, or why not."""
+    found: dict[str, str] = {}
+    if not report.exists():
+        return found
     for case in ElementTree.parse(report).iter("testcase"):
         reasons = [child for child in case if child.tag in ("failure", "error", "skipped")]
         text = f"{reasons[0].tag}: {(reasons[0].get('message') or '').splitlines()[0][:160]}" if reasons else "passed"
@@ -134,12 +138,15 @@ def run_tests() -> tuple[dict[str, str], dict[str, str]]:
     """Run the unit tests here and there; return what came of them."""
     names = [name for name in sys.argv[1:] if name != "--json"] or TESTS
     files = sorted({str(path.relative_to(ROOT)) for name in names for path in (ROOT / "tests/unit").glob(name)})
-    common = ["-q", "-n", "2", "-p", "no:cacheprovider"]
-    here = FOLDER / "here.xml"
+    common = ["-q", "-n", str(os.cpu_count() or 1), "-p", "no:cacheprovider"]
+    here, there = FOLDER / "here.xml", SYSTEM / "opt/there.xml"
+    for report in (here, there):  # of an earlier run
+        report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", *common, f"--junitxml={here}", *files]
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
-    emulated("python3", "-m", "pytest", *common, "--timeout=1200", "--junitxml=/opt/there.xml", *files)
-    return outcomes(here), outcomes(SYSTEM / "opt/there.xml")
+    pytest = ["python3", "-m", "pytest", *common, "--timeout=1200", "--junitxml=/opt/there.xml", *files]
+    sys.stderr.write(emulated(*pytest, limit_s=_TESTS_S).stdout)
+    return outcomes(here), outcomes(there)
 
 
 def labels() -> tuple[float, float]:
