@@ -110,7 +110,23 @@ class CallbackBlocks:
     def data(self) -> int:
         """Address to call it with, valid as long as this object."""
 
-class Classifier:
+class TaskReader:
+    """Reads the output of one task, and tells what it says."""
+
+    def read(self, output: Any, snapshot: object) -> None:
+        """
+        Take up an output of any shape; what it took up before, and did not tell, is forgotten.
+        """
+
+    def told(self, snapshot: object) -> bytes:
+        """
+        Return what was read, smoothed, as a ``TaskResult`` in MessagePack; once, for the smoothing moves on.
+        """
+
+    def reset(self) -> None:
+        """Forget the past."""
+
+class Classifier(TaskReader):
     """Scores of labels: calibrated, smoothed, decided or abstained."""
 
     def __init__(
@@ -122,27 +138,16 @@ class Classifier:
         leave: float,
         hold_ms: float | None,
         *,
-        labels: tuple[str, ...],
-        result: type,
+        labels: Sequence[str],
         convert: Callable[[Any], Any],
         refuse: Callable[[float, float], object],
     ) -> None:
         """
-        Without a ``temperature`` the output is probabilities, otherwise logits. ``convert`` makes float64 values of an
-        output of another type, and raises for another number of them; ``refuse`` raises for the range of scores that
-        are no probabilities.
-        """
+        Without a ``temperature`` the output is probabilities, otherwise logits; it has one score a label.
 
-    def read(self, output: Any, snapshot: object) -> None:
-        """Take up an output of any shape, one score a label."""
-
-    def tell(self, snapshot: object) -> Any:
+        ``convert`` makes float64 values of an output of another type, and raises for another number of them;
+        ``refuse`` raises for the range of scores that are no probabilities.
         """
-        Smooth what was read; return a ``result`` with the label and its score, or no label and the best score.
-        """
-
-    def reset(self) -> None:
-        """Forget the past."""
 
 def cpu_features() -> list[str]:
     """Names of the instruction sets that this process may use."""
@@ -348,44 +353,36 @@ def round_decimals(value: float, digits: int) -> float:
 def round_values(values: dict[str, float], digits: int) -> dict[str, float]:
     """Return a dict with every value rounded as ``round`` does."""
 
-class Detector:
-    """Boxes of a detector's output: read, take, map the corners, tell."""
+MAX_CANDIDATES: int = 2048
 
-    def __init__(self, layout: str, classes: int, most: int, threshold: float, iou: float) -> None: ...
-    @property
-    def values(self) -> int:
-        """How many values a row has."""
+class Detector(TaskReader):
+    """
+    Boxes above the threshold, the best first; those of one class that overlap are one.
+    """
 
-    def read(
-        self, output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64]
-    ) -> tuple[float, float] | None:
-        """
-        Score rows: [values, n] of ``yolo``, else [n, values]; return the range of scores that are no probabilities.
-        """
-
-    def found_scores(self) -> numpy.typing.NDArray[numpy.float64]:
-        """Return the scores [k] of the rows above the threshold; a copy."""
-
-    @property
-    def found(self) -> int:
-        """How many rows are above the threshold."""
-
-    def take(
+    def __init__(
         self,
-        output: numpy.typing.NDArray[numpy.float32] | numpy.typing.NDArray[numpy.float64],
-        picked: numpy.typing.NDArray[numpy.int64] | None = None,
-    ) -> float | None:
+        layout: str,
+        most: int,
+        threshold: float,
+        iou: float,
+        *,
+        labels: Sequence[str],
+        seat: str,
+        rows: Callable[[Any], Any],
+        few: Callable[[numpy.typing.NDArray[numpy.float64]], Sequence[int]],
+        unknown: Callable[[float], object],
+        to_picture: Callable[[numpy.typing.NDArray[numpy.float64]], object],
+        refuse: Callable[[float, float], object],
+    ) -> None:
         """
-        Take up those found in the same output, or those ``picked`` of them [k]; return a class that does not exist.
-        """
+        Without the picture of ``seat`` there are none. Outputs are [values, n] of ``yolo``, else [n, values].
 
-    def corners(self) -> numpy.typing.NDArray[numpy.float64]:
+        ``rows`` makes float32 or float64 of an output of another type, and raises for another shape; ``few``
+        chooses, by their scores [n], MAX_CANDIDATES rows where there are more; ``unknown`` raises for the class
+        of a row that has none; ``to_picture`` maps corners [n, 4] in place, from pixels of the network's input
+        to 0..1 of the picture; ``refuse`` is that of ``Classifier``.
         """
-        Corners [k, 4] in pixels of the network's input, to be mapped to 0..1 of the picture in place.
-        """
-
-    def tell(self) -> list[tuple[int, float, float, float, float, float]]:
-        """The boxes, best first: class, score, x1, y1, x2, y2."""
 
 def fingerprint(bytes: numpy.typing.NDArray[numpy.uint8]) -> int:
     """
@@ -954,6 +951,35 @@ class PacketReader:
         Arrival and capture time in ns, and epoch, of the newest record, taken or not; zeros before it.
         """
 
+class PictureSeat:
+    """Camera frames of any geometry -> the tensor of an image seat."""
+
+    def __init__(
+        self,
+        kernel: ImageKernel,
+        *,
+        plan: Callable[[Any], ImagePlan],
+        refuse: Callable[[Any, str | None], object],
+        raw: bool,
+    ) -> None:
+        """
+        ``plan`` makes that of a frame whose geometry is new; ``refuse`` raises for a frame, and why it is none.
+        ``raw``: uint8 [1, frame height, frame width, channels], else float32 [1, channels, height, width].
+        """
+
+    def __call__(self, frame: Any, out: numpy.typing.NDArray[Any]) -> None:
+        """Write a frame."""
+
+    def plan_of(self, frame: Any) -> ImagePlan:
+        """Return the plan of a frame."""
+
+class PictureFill:
+    """Writes the frame of a trigger: the ``fill`` of an image feed."""
+
+    def __init__(self, name: str, seat: PictureSeat) -> None: ...
+    def __call__(self, snapshot: Any, out: numpy.typing.NDArray[Any], read_audio: Any, end: int | None = None) -> None:
+        """Write the frame of the seat into ``out``."""
+
 def copy_planes(planes: list[tuple[Any, int, int, int]], out: numpy.typing.NDArray[numpy.uint8]) -> None:
     """
     Copy planes of bytes one after the other into ``out``, contiguous and as large as all of them or larger.
@@ -987,18 +1013,47 @@ class RecordQueue:
     def fd(self) -> int:
         """Descriptor of the shared memory, for ``attach`` in another process."""
 
-class Regressor:
+class Regressor(TaskReader):
     """One number: clamped, averaged over time, told to six digits."""
 
-    def __init__(self, tau_ms: float | None, clamp: tuple[float, float] | None) -> None: ...
-    def read(self, value: float) -> None:
-        """Take up the number."""
+    def __init__(
+        self, tau_ms: float | None, clamp: tuple[float, float] | None, *, unit: str, convert: Callable[[Any], Any]
+    ) -> None:
+        """``convert`` is that of ``Classifier``."""
 
-    def tell(self, t_ns: int) -> float:
-        """Return what was read, averaged."""
+class ResultRing:
+    """Writes results into a ring that another process reads."""
 
-    def reset(self) -> None:
-        """Forget the past."""
+    def __init__(
+        self,
+        ring: SlotRing,
+        wake: int,
+        *,
+        steal: bool,
+        announce: Callable[[str, Any, str], int | None],
+        refer: Callable[[Any], tuple[Any, int, int, bytes]],
+    ) -> None:
+        """
+        ``wake`` is the eventfd of the reader; with ``steal``, the oldest result that nobody has taken makes
+        room. ``announce`` gives a stream's ring, of ``slots`` or ``samples``, to the reader, and returns its
+        number, or None; ``refer`` says of a frame that came from no other process where it lies: ring, slot,
+        what that holds, record.
+        """
+
+    def hear(self, name: str, ring: SampleRing, window: int, rate_hz: int) -> None:
+        """Tell of the ring that holds the sound of an input."""
+
+    def pack(self, result: bytes, from_ns: int, snapshot: object, outputs: bytes, spans: bytes) -> int:
+        """
+        Make a message of a result; return its size. ``result`` and ``outputs`` are MessagePack.
+        """
+
+    def send(self) -> bool:
+        """
+        Publish that message and wake the reader; False if no slot is free. Never blocks.
+
+        Raises ValueError if it does not fit into a slot.
+        """
 
 class RingSlot:
     """
@@ -1124,6 +1179,33 @@ class SlidingLogMel:
 
     def forget(self) -> None:
         """Forget the sound that was heard: what comes is other sound."""
+
+class SoundFill:
+    """
+    Writes the features of a trigger's sound: the ``fill`` of an audio feed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sliding: SlidingLogMel,
+        *,
+        ring: Callable[[Any], SampleRing | None],
+        slow: Callable[[Any, Any, Any, int], object],
+        refuse: Callable[[str], object],
+    ) -> None:
+        """
+        ``ring`` gives the ring that holds the sound of a reader, or None: then ``slow`` writes them.
+
+        ``refuse`` raises for an array that does not fit.
+        """
+
+    def __call__(
+        self, snapshot: Any, out: numpy.typing.NDArray[numpy.float32], read_audio: Any, end: int | None = None
+    ) -> None:
+        """
+        Write the window that ends before index ``end``, by default where the snapshot cuts, into ``out``.
+        """
 
 class SlotRing:
     """
@@ -1519,7 +1601,46 @@ class TriggerTimes:
         Count the times of one trigger; return from when its latency counts, and its steps in ms, to 1 us.
         """
 
-class Verifier:
+class Answers:
+    """Reads the tasks of one bundle at each trigger, and writes its result."""
+
+    def __init__(
+        self,
+        tasks: Sequence[tuple[str, TaskReader, Any, str, Callable[[Any], Any] | None]],
+        times: TriggerTimes,
+        wall_ns: int,
+    ) -> None:
+        """
+        Of each task its name, what reads it, the stage and the name of its output, and what gives that output,
+        or None, at a snapshot; without, it is there once the stage has run. ``wall_ns`` is added to capture
+        times to have them on the wall clock.
+        """
+
+    def read(self, snapshot: object) -> None:
+        """
+        Take up the outputs that are there; raises what the reader of task number ``at`` raises.
+        """
+
+    def look(self, snapshot: object) -> None:
+        """Look again which of the outputs that were read are there."""
+
+    def reset(self) -> None:
+        """Let every task forget the past."""
+
+    @property
+    def at(self) -> int:
+        """The task that was read last."""
+
+    def tell(
+        self, snapshot: object, valid: bool, start_ns: int, inferred_ns: int, preprocess_ns: int, infer_ns: int
+    ) -> tuple[bytes, int, int]:
+        """
+        Tell what was read, undefined where it is not ``valid``, and count the times.
+
+        Returns a ``Result`` in MessagePack, from when its latency counts, and when its tasks were told.
+        """
+
+class Verifier(TaskReader):
     """One score: do the inputs agree? Undefined with fewer than two of them."""
 
     def __init__(
@@ -1530,9 +1651,7 @@ class Verifier:
         leave: float,
         hold_ms: float | None,
         *,
-        labels: tuple[str, ...],
-        result: type,
-        undefined: object,
+        labels: Sequence[str],
         convert: Callable[[Any], Any],
         refuse: Callable[[float, float], object],
     ) -> None:
@@ -1540,19 +1659,6 @@ class Verifier:
         ``labels`` are (no, yes). Without a ``temperature`` the output is a probability, otherwise a logit.
         The other arguments are those of ``Classifier``.
         """
-
-    def read(self, output: Any, snapshot: object) -> None:
-        """
-        Take up one score; what it is does not matter with fewer than two inputs.
-        """
-
-    def tell(self, snapshot: object) -> Any:
-        """
-        Smooth what was read; return a ``result`` with yes, no or no label, and the probability of yes.
-        """
-
-    def reset(self) -> None:
-        """Forget the past."""
 
 def eventfd_set(fd: int) -> None:
     """

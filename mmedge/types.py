@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -53,6 +53,7 @@ class Snapshot(msgspec.Struct, kw_only=True, eq=False):
         present: Presence of every input of the bundle, in its order.
         frames: The frame of each image input that is present.
         audio_end: Index after the last sample of each audio input that is present.
+        audio_end_ns: When the instant after that sample was sensed.
         audio_span: Index of the first sample of its epoch, and of the oldest that can still be read, of each of these.
         values: The value of each text or tensor input that is present.
         age_ms: Age of each present input's newest data at ``t_ns``.
@@ -71,6 +72,7 @@ class Snapshot(msgspec.Struct, kw_only=True, eq=False):
     present: dict[str, bool]
     frames: dict[str, Frame] = {}
     audio_end: dict[str, int] = {}
+    audio_end_ns: dict[str, int] = {}
     audio_span: dict[str, tuple[int, int]] = {}
     values: dict[str, Text | Tensor] = {}
     age_ms: dict[str, float] = {}
@@ -160,6 +162,43 @@ def told_array(array: AnyArray) -> dict[str, object]:
     return told | {"values": array.tolist()} if array.size <= _FEW else told
 
 
+class Origin(Protocol):
+    """What a result was made from."""
+
+    @property
+    def from_ns(self) -> int:
+        """From when its latency counts, on CLOCK_MONOTONIC."""
+
+    @property
+    def frames(self) -> Mapping[str, Callable[[], Frame]]:
+        """Input -> what copies the picture that was seen."""
+
+    @property
+    def sounds(self) -> Mapping[str, Callable[[int | None], Sound]]:
+        """Input -> what copies the sound that was heard, or all of it from an index on."""
+
+    @property
+    def outputs(self) -> Mapping[str, AnyArray]:
+        """As those of a ``Result``, [...] in the network's dtype; its own."""
+
+    @property
+    def spans(self) -> bytes:
+        """As those of a ``Result``."""
+
+
+class KnownOrigin(msgspec.Struct, kw_only=True, eq=False):
+    """An ``Origin`` that has it all at hand."""
+
+    from_ns: int = 0
+    frames: Mapping[str, Callable[[], Frame]] = {}
+    sounds: Mapping[str, Callable[[int | None], Sound]] = {}
+    outputs: Mapping[str, AnyArray] = {}
+    spans: bytes = b""
+
+
+_NOWHERE = KnownOrigin()
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The interpreted tasks of one trigger, with its times, mask, age and skew.
 
@@ -194,8 +233,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ``outputs`` are [...] as the manifest declares them, in the network's dtype; they are the result's own. Returns
         itself.
         """
-        self.__dict__.update(frames=frames, from_ns=from_ns, told=outputs or {}, sounds=sounds or {}, spans=spans)
+        return self.made_from(
+            KnownOrigin(from_ns=from_ns, frames=frames, sounds=sounds or {}, outputs=outputs or {}, spans=spans)
+        )
+
+    def made_from(self, origin: Origin) -> Result:
+        """Remember what it was made from; returns itself."""
+        self.__dict__["origin"] = origin
         return self
+
+    @property
+    def origin(self) -> Origin:
+        """What it was made from."""
+        origin: Origin = self.__dict__.get("origin", _NOWHERE)
+        return origin
 
     @property
     def outputs(self) -> Mapping[str, AnyArray]:
@@ -203,8 +254,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         [...] as the manifest declares, in the network's dtype. They are not recorded: a replay computes them again.
         """
-        told: Mapping[str, AnyArray] = self.__dict__.get("told", {})
-        return told
+        return self.origin.outputs
 
     @property
     def spans(self) -> bytes:
@@ -214,12 +264,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         the tasks were interpreted; then five numbers of each stage whose run has ended since the last result: its place
         in the order of the stages, from when to when it was fed, from when to when its engine ran.
         """
-        spans: bytes = self.__dict__.get("spans", b"")
-        return spans
+        return self.origin.spans
 
     def age_ns(self, now_ns: int) -> int:
         """Return its age at ``now_ns`` on CLOCK_MONOTONIC: ``end_to_end``, and the wait for its reader."""
-        return max(now_ns - int(self.__dict__["from_ns"]), 0)
+        return max(now_ns - self.origin.from_ns, 0)
 
     def received(self, age_ns: int) -> Result:
         """Return it as its reader has it, with ``latency_ms["received"]``; the runtime keeps its own."""
@@ -237,7 +286,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             ConfigError: If there is none.
             FrameExpiredError: If it has been overwritten: pictures live for a moment, results for as long as you like.
         """
-        frames: Mapping[str, Callable[[], Frame]] = self.__dict__.get("frames", {})
+        frames = self.origin.frames
         if name not in frames:
             fix = f"it has those of {list(frames)}"
             raise ConfigError(f"this result has no picture of '{name}'", where="frame", fix=fix)
@@ -266,7 +315,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         The ``end`` of one result's sound is the ``since`` of the next: so a stream has no gaps.
         """
-        sounds: Mapping[str, Callable[[int | None], Sound]] = self.__dict__.get("sounds", {})
+        sounds = self.origin.sounds
         if name not in sounds:
             fix = f"it has that of {list(sounds)}"
             raise ConfigError(f"this result has no sound of '{name}'", where="sound", fix=fix)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmedge._native import core
 from mmedge.errors import ConfigError
-from mmedge.interpret.detection import MAX_CANDIDATES
 from mmedge.interpret.nms import suppress
 
 from ..recipe import RecipeTask
@@ -132,7 +132,7 @@ def f1(task: RecipeTask, outputs: Tensor, boxes: Sequence[Tensor | None]) -> Ten
         if right is None:
             continue
         best, kinds = score.max(-1)
-        sure = best.topk(min(len(best), MAX_CANDIDATES)).indices
+        sure = best.topk(min(len(best), core.MAX_CANDIDATES)).indices
         sure = sure[best[sure] >= (task.threshold or 0.5)]
         chosen = suppress(own[sure].numpy(), best[sure].numpy(), task.detection.iou, kinds[sure].numpy())
         kept = sure[torch.from_numpy(chosen[: task.detection.max_boxes])]

@@ -122,11 +122,14 @@ class Server:
 
     # In the thread of the run.
 
+    @property
+    def attached(self) -> bool:
+        """Whether anybody is."""
+        return bool(self._clients)
+
     def put(self, result: Result) -> None:
         """Give a result to all who are attached; never waits."""
-        if not self._clients:
-            return
-        copies: dict[str, Any] = vars(result).get("frames", {})
+        copies = result.origin.frames
         with self._lock:
             places = {n: place for n, copy in copies.items() if (place := self._place(copy)) is not None}
             data = np.frombuffer(record(result, places), np.uint8)

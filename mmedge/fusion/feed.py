@@ -26,6 +26,7 @@ class ReadAudio(Protocol):
 
 
 ReadMember = Callable[[str], bytes]
+Fill = Callable[..., None]  # as ``Feed.fill``
 _TEXTS, _LETTERS = 32, 1 << 21  # of which the tokens are kept
 
 
@@ -76,14 +77,8 @@ class ImageFeed:
     def __init__(self, name: str, spec: ImageInput, *, raw: bool) -> None:
         self._name, self._spec, self._raw = name, spec, raw
         self._preprocess = ImagePreprocessor(spec)
+        self.fill: Fill = self._preprocess.fill(name, raw=raw)
         self.fill_absent = _Absent(self, spec.raw_shape, "uint8")
-
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
-        """Preprocess the snapshot's frame into ``out``.
-
-        ``out`` is uint8 or float32, [1, c, h, w] or the raw frame, as the engine's input.
-        """
-        self._write(snapshot.frames[self._name], out)
 
     def _write(self, frame: Frame, out: AnyArray) -> None:
         (self._preprocess.raw if self._raw else self._preprocess.tensor)(frame, out)
@@ -120,29 +115,21 @@ class AudioFeed:
     def __init__(self, name: str, spec: AudioInput, *, raw: bool) -> None:
         self._name, self._raw = name, raw or (spec.features is None and spec.gain == 1.0)
         self._preprocess = AudioPreprocessor(spec)
-        self._slides = spec.features is not None
         self._pcm = np.zeros(spec.samples, np.float32)
-        self._source: ReadAudio | None = None
-        self._ring: core.SampleRing | None = None
         self.fill_absent = _Absent(self, spec.raw_shape, "float32")
+        self.fill: Fill = self._copy if self._raw else self._preprocess.fill(name, self._ring_of, self._write)
 
-    def fill(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
-        """Cut the window into ``out``, or through the features into ``out``.
+    def _copy(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
+        """Cut the window into ``out``, float32 [1, samples]."""
+        read_audio(self._name, snapshot, out.reshape(-1), snapshot.audio_end[self._name] if end is None else end)
 
-        It is float32, [1, samples] or [1, frames, n_mels].
-        """
+    def _ring_of(self, read_audio: ReadAudio) -> core.SampleRing | None:
+        return read_audio.rings.get(self._name) if isinstance(read_audio, RingReader) else None
+
+    def _write(self, snapshot: Snapshot, out: AnyArray, read_audio: ReadAudio, end: int | None = None) -> None:
+        """Preprocess the window, out of any reader, into ``out``, float32 [1, samples] or [1, frames, n_mels]."""
         if end is None:
             end = snapshot.audio_end[self._name]
-        if self._raw:
-            read_audio(self._name, snapshot, out.reshape(-1), end)
-            return
-        if read_audio != self._source:  # the sound of another run has the same numbers
-            self._source = read_audio
-            self._ring = read_audio.rings.get(self._name) if isinstance(read_audio, RingReader) else None
-            self._preprocess.forget()
-        if self._ring is not None and self._slides:
-            self._preprocess.read(self._ring, end, out)
-            return
         done = False
         while not done:
             pcm = self._pcm[: self._preprocess.wanted(end)]

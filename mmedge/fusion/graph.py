@@ -220,6 +220,10 @@ class StageGraph:
         bits = stage.memory.unheard()
         return frozenset(stage.names(bits)) if bits else _NONE
 
+    def told_by(self, tensor: str) -> tuple[StageRunner, str]:
+        """Return the stage of ``STAGE.OUTPUT``, and its name for that output."""
+        return self._outputs[tensor]
+
     def shown(self, tensor: str) -> tuple[AnyArray, frozenset[str]] | None:
         """Return output, [...] of the network's dtype, and unheard of a stage that has answered, or None."""
         stage, output = self._outputs[tensor]

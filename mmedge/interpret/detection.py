@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -10,16 +11,18 @@ import numpy as np
 from mmedge._native import core
 from mmedge.bundle.manifest import Task
 from mmedge.errors import EngineError
-from mmedge.interpret.task import UNDEFINED, Interpreter, not_probabilities
-from mmedge.types import AnyArray, Box, Snapshot, TaskResult
+from mmedge.interpret.smoothing import Scores
+from mmedge.interpret.task import read_and_tell, refuse, tell
+from mmedge.types import AnyArray
 
 Layout: TypeAlias = Literal["yolo", "yolo-objectness", "boxes"]
 ToPicture: TypeAlias = Callable[[AnyArray], None]
-MAX_CANDIDATES = 2048  # as in native/interpret/detector.hpp
 
 
-class Detector(Interpreter):
+class Detector(core.Detector):
     """Boxes above the threshold, the best first; those of one class that overlap more than ``iou`` are one.
+
+    Label and score of its result are those of the best one.
 
     Args:
         name: Of the task.
@@ -28,58 +31,49 @@ class Detector(Interpreter):
         to_picture: Maps corners [n, 4] from pixels of the network's input to 0..1 of the camera's picture, in place.
     """
 
+    __call__ = read_and_tell
+    tell = tell
+
     def __init__(self, name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture) -> None:
         assert task.detection is not None, "the manifest was checked"
-        self._name, self._labels = name, labels
-        spec = self._spec = task.detection
-        self._to_picture = to_picture
-        self._reader = core.Detector(spec.layout, len(labels), spec.max_boxes, task.threshold, spec.iou)
-        self._found = UNDEFINED
-
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up the boxes; without its picture there are none."""
-        self._found = UNDEFINED
-        rows, reader, labels = self._rows(output), self._reader, self._labels
-        if not snapshot.present[self._spec.input]:
-            return
-        refused = reader.read(rows)
-        if refused is not None:
-            raise not_probabilities(*refused, self._name)
-        if not reader.found:
-            return
-        picked = None
-        if reader.found > MAX_CANDIDATES:
-            picked = np.argpartition(-reader.found_scores(), MAX_CANDIDATES)[:MAX_CANDIDATES]
-        wrong = reader.take(rows, picked)
-        if wrong is not None:
-            raise EngineError(
-                f"a box has class {wrong:g}, but there are only {len(labels)} labels",
-                where=f"task '{self._name}'",
-                fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
-            )
-        self._to_picture(reader.corners())
-        boxes = tuple(
-            Box(label=labels[kind], score=score, x1=x1, y1=y1, x2=x2, y2=y2)
-            for kind, score, x1, y1, x2, y2 in reader.tell()
+        spec = task.detection
+        super().__init__(
+            spec.layout,
+            spec.max_boxes,
+            task.threshold,
+            spec.iou,
+            labels=labels,
+            seat=spec.input,
+            rows=partial(_rows, name, spec.layout, len(labels)),
+            few=_few,
+            unknown=partial(_unknown, name, len(labels)),
+            to_picture=to_picture,
+            refuse=partial(refuse, name),
         )
-        if boxes:
-            self._found = TaskResult(label=boxes[0].label, score=boxes[0].score, boxes=boxes)
 
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return the boxes; label and score are those of the best one."""
-        return self._found
 
-    def reset(self) -> None:
-        """Nothing is remembered."""
+def _rows(name: str, layout: Layout, labels: int, output: AnyArray) -> AnyArray:
+    """Return an output as [n, values], or [values, n] of the layout ``yolo``, float64."""
+    want = {"boxes": 6, "yolo": 4 + labels, "yolo-objectness": 5 + labels}[layout]
+    own = output[0] if output.ndim == 3 and len(output) == 1 else output
+    if own.ndim != 2 or own.shape[0 if layout == "yolo" else 1] != want:
+        raise EngineError(
+            f"{list(output.shape)} does not match the layout '{layout}' with {labels} labels",
+            where=f"task '{name}'",
+            fix=f"it must be [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
+        )
+    return np.ascontiguousarray(own, np.float64)
 
-    def _rows(self, output: AnyArray) -> AnyArray:
-        """Return ``output`` as [n, values], or [values, n] of the layout ``yolo``, checked, float32 or float64."""
-        layout, want = self._spec.layout, self._reader.values
-        own = output[0] if output.ndim == 3 and len(output) == 1 else output
-        if own.ndim != 2 or own.shape[0 if layout == "yolo" else 1] != want:
-            raise EngineError(
-                f"{list(output.shape)} does not match the layout '{layout}' with {len(self._labels)} labels",
-                where=f"task '{self._name}'",
-                fix=f"it must be [1, {want}, n]" if layout == "yolo" else f"it is [1, n, {want}]",
-            )
-        return own if own.dtype == np.float32 and own.flags.c_contiguous else np.ascontiguousarray(own, np.float64)
+
+def _few(scores: Scores) -> Sequence[int]:
+    """Return the places of the best of ``scores`` [n], as many as boxes are compared."""
+    most = core.MAX_CANDIDATES
+    return [int(place) for place in np.argpartition(-scores, most)[:most]]
+
+
+def _unknown(name: str, labels: int, kind: float) -> None:
+    raise EngineError(
+        f"a box has class {kind:g}, but there are only {labels} labels",
+        where=f"task '{name}'",
+        fix="match labels and output; the layout 'boxes' is x1, y1, x2, y2, score, class",
+    )

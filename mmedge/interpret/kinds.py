@@ -1,4 +1,7 @@
-"""How each kind of task is read: from a stage's output to a result, calibrated, smoothed, decided or abstained."""
+"""How each kind of task is read: from a stage's output to a result, calibrated, smoothed, decided or abstained.
+
+They are native (native/interpret, native/bindings/interpreters.hpp); here they get what the manifest says.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,17 @@ from mmedge.bundle.tasks import Regression as RegressionSpec
 from mmedge.errors import EngineError
 from mmedge.interpret.detection import Detector, ToPicture
 from mmedge.interpret.smoothing import Scores, parts
-from mmedge.interpret.task import UNDEFINED, Interpreter, check_size, not_probabilities, read_and_tell
-from mmedge.types import AnyArray, Snapshot, TaskResult
+from mmedge.interpret.task import check_size, read_and_tell, refuse, tell
+from mmedge.types import AnyArray
 
-Make: TypeAlias = Callable[[str, Task, tuple[str, ...], "ToPicture | None"], Interpreter]
+Make: TypeAlias = Callable[[str, Task, tuple[str, ...], "ToPicture | None"], "NativeInterpreter"]
 
 
 class Classification(core.Classifier):
     """Softmax at the calibrated temperature, smoothed; abstains below the threshold. Allocates no array per call."""
+
+    __call__ = read_and_tell
+    tell = tell
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         super().__init__(
@@ -29,16 +35,16 @@ class Classification(core.Classifier):
             task.top_k,
             *parts(task.smoothing, task.threshold),
             labels=labels,
-            result=TaskResult,
             convert=partial(_scores, name, len(labels)),
-            refuse=partial(_refuse, name),
+            refuse=partial(refuse, name),
         )
-
-    __call__ = read_and_tell
 
 
 class Verification(core.Verifier):
     """Do the inputs that are present agree? Undefined with fewer than two; labels are (no, yes)."""
+
+    __call__ = read_and_tell
+    tell = tell
 
     def __init__(self, name: str, task: Task, labels: tuple[str, ...]) -> None:
         if len(labels) != 2:
@@ -51,13 +57,9 @@ class Verification(core.Verifier):
             _temperature(task),
             *parts(task.smoothing, task.threshold),
             labels=labels,
-            result=TaskResult,
-            undefined=UNDEFINED,
             convert=partial(_scores, name, 1),
-            refuse=partial(_refuse, name),
+            refuse=partial(refuse, name),
         )
-
-    __call__ = read_and_tell
 
 
 def _scores(name: str, count: int, output: AnyArray) -> Scores:
@@ -66,38 +68,30 @@ def _scores(name: str, count: int, output: AnyArray) -> Scores:
     return np.ascontiguousarray(output, np.float64)
 
 
-def _refuse(name: str, low: float, high: float) -> None:
-    raise not_probabilities(low, high, name)
+class Regression(core.Regressor):
+    """One number, clamped, smoothed by an ema, to six digits; it always answers. Allocates no array per call."""
 
-
-class Regression(Interpreter):
-    """One number, clamped, smoothed by an ema; it always answers. Allocates no array per call."""
+    __call__ = read_and_tell
+    tell = tell
 
     def __init__(self, name: str, task: Task) -> None:
         spec = task.regression or RegressionSpec()
-        self._name, self._unit = name, spec.unit
-        self._reader = core.Regressor(parts(task.smoothing, 0.0)[0], spec.clamp)
-
-    def read(self, output: AnyArray, snapshot: Snapshot) -> None:
-        """Take up the number."""
-        if output.size != 1:
-            raise EngineError(
-                f"the output has {output.size} values, but a regression needs one",
-                where=f"task '{self._name}'",
-                fix="choose another output",
-            )
-        self._reader.read(float(output.item()))
-
-    def tell(self, snapshot: Snapshot) -> TaskResult:
-        """Return the number, to six digits, in its unit."""
-        return TaskResult(label=None, score=None, value=self._reader.tell(snapshot.t_ns), unit=self._unit)
-
-    def reset(self) -> None:
-        """Forget the past."""
-        self._reader.reset()
+        tau_ms = parts(task.smoothing, 0.0)[0]
+        super().__init__(tau_ms, spec.clamp, unit=spec.unit, convert=partial(_number, name))
 
 
-def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Interpreter:
+def _number(name: str, output: AnyArray) -> Scores:
+    """Return an output as float64 [...], or raise EngineError naming the task unless it is one number."""
+    if output.size != 1:
+        raise EngineError(
+            f"the output has {output.size} values, but a regression needs one",
+            where=f"task '{name}'",
+            fix="choose another output",
+        )
+    return np.ascontiguousarray(output, np.float64)
+
+
+def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None) -> Detector:
     if to_picture is None:
         raise EngineError(
             "a detection needs the geometry of its image input",
@@ -106,6 +100,8 @@ def _detector(name: str, task: Task, labels: tuple[str, ...], to_picture: ToPict
         )
     return Detector(name, task, labels, to_picture)
 
+
+NativeInterpreter: TypeAlias = Classification | Verification | Detector | Regression
 
 _READERS: Mapping[str, Make] = {
     "classification": lambda name, task, labels, _: Classification(name, task, labels),
@@ -117,7 +113,7 @@ _READERS: Mapping[str, Make] = {
 
 def make_interpreter(
     name: str, task: Task, labels: tuple[str, ...], to_picture: ToPicture | None = None
-) -> Interpreter:
+) -> NativeInterpreter:
     """Return the interpreter of a task's kind.
 
     Args:

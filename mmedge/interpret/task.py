@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from mmedge._native import core
 from mmedge.errors import EngineError
 from mmedge.interpret.smoothing import Scores
+from mmedge.learn import learn
 from mmedge.types import AnyArray, Snapshot, TaskResult
 
 UNDEFINED = TaskResult(label=None, score=None)
@@ -23,7 +25,8 @@ class Interpreter(Protocol):
 
         ``output`` has the shape [...] and dtype of the stage's output.
         """
-        return read_and_tell(self, output, snapshot)
+        self.read(output, snapshot)
+        return self.tell(snapshot)
 
     def read(self, output: AnyArray, snapshot: Snapshot) -> None:
         """Take up an output; what it took up before, and did not report, is forgotten.
@@ -41,10 +44,15 @@ class Interpreter(Protocol):
         """Forget the past."""
 
 
-def read_and_tell(interpreter: Interpreter, output: AnyArray, snapshot: Snapshot) -> TaskResult:
-    """Return what an interpreter makes of ``output``, [...] in the dtype of the stage's output."""
-    interpreter.read(output, snapshot)
-    return interpreter.tell(snapshot)
+def tell(reader: core.TaskReader, snapshot: Snapshot) -> TaskResult:
+    """Return what a native interpreter has read, smoothed; once, for the smoothing moves on."""
+    return msgspec.msgpack.decode(reader.told(snapshot), type=learn(TaskResult))
+
+
+def read_and_tell(reader: core.TaskReader, output: AnyArray, snapshot: Snapshot) -> TaskResult:
+    """Return what a native interpreter makes of ``output``, [...] in the dtype of the stage's output."""
+    reader.read(output, snapshot)
+    return tell(reader, snapshot)
 
 
 def softmax(logits: Scores, temperature: float) -> None:
@@ -78,6 +86,11 @@ def not_probabilities(low: float, high: float, name: str) -> EngineError:
         where=f"task '{name}'",
         fix="end the network with a softmax or sigmoid, or set the task's scores to 'logits'",
     )
+
+
+def refuse(name: str, low: float, high: float) -> None:
+    """Raise EngineError of a task whose scores lie between ``low`` and ``high``."""
+    raise not_probabilities(low, high, name)
 
 
 def check_probability(scores: Scores, name: str) -> None:

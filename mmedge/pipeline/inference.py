@@ -1,4 +1,4 @@
-"""From a snapshot to a result: the stages, the interpreters, the latencies. Shared by live runs and replays."""
+"""From a snapshot to an answer: the stages, then the tasks and the latencies. Shared by live runs and replays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from mmedge._native import core
@@ -14,11 +15,12 @@ from mmedge.bundle.manifest import ImageInput, Input, Task
 from mmedge.bundle.masks import validated_masks
 from mmedge.errors import EngineError, SourceError
 from mmedge.fusion import TOLD, StageError, StageGraph
-from mmedge.interpret import UNDEFINED, Interpreter, make_interpreter
+from mmedge.interpret import make_interpreter
+from mmedge.pipeline.answer import Answer
 from mmedge.pipeline.statistics import Statistics
 from mmedge.preprocess.fit import to_picture
 from mmedge.sync import Synchronizer
-from mmedge.types import AnyArray, Result, Snapshot, TaskResult
+from mmedge.types import AnyArray, Result, Snapshot
 
 log = logging.getLogger("mmedge.inference")
 
@@ -67,9 +69,17 @@ class Inference:
             name: make_interpreter(name, task, self._labels[name], self._to_picture(bundle.inputs, task))
             for name, task in self._tasks.items()
         }
-        self._answered: set[str] = set()  # tasks whose outputs were read at the newest trigger
+        self._answers = self._read_by()
         self._epoch: dict[str, int] = {}
         self._spans = core.Spans([stage.memory for stage in graph.stages]) if spans else None
+
+    def _read_by(self) -> core.Answers:
+        questions = []
+        for name, task in self._tasks.items():
+            stage, output = self.graph.told_by(task.output)
+            told = partial(self._told_output, task.output) if stage.behind else None
+            questions.append((name, self._interpreters[name], stage, output, told))
+        return core.Answers(questions, self._times, self._wall_ns)
 
     def follow(self, other: Inference, kept: Collection[str]) -> tuple[str, ...]:
         """Go on with the smoothing of ``other`` where the task and the stages behind it are the same.
@@ -90,6 +100,7 @@ class Inference:
                 self._interpreters[name] = other._interpreters[name]
             else:
                 anew.append(name)
+        self._answers = self._read_by()
         return tuple(anew)
 
     def _to_picture(self, inputs: Mapping[str, Input], task: Task) -> Callable[[AnyArray], None] | None:
@@ -113,7 +124,17 @@ class Inference:
         busy: Collection[str] | None = None,
         failed: Sequence[Mapping[str, str]] = (),
     ) -> Result:
-        """Return the result of ``snapshot``.
+        """Return the result of ``snapshot``; arguments and errors are those of ``answer``."""
+        return self.answer(snapshot, sync, busy, failed).result()
+
+    def answer(
+        self,
+        snapshot: Snapshot,
+        sync: Synchronizer,
+        busy: Collection[str] | None = None,
+        failed: Sequence[Mapping[str, str]] = (),
+    ) -> Answer:
+        """Answer ``snapshot``.
 
         Args:
             snapshot: As polled; its ages are raised to those of the cached outputs that were used.
@@ -137,59 +158,28 @@ class Inference:
             )
         if snapshot.epoch != self._epoch:
             if any(self._epoch.get(name, epoch) != epoch for name, epoch in snapshot.epoch.items()):
-                self._reset()
+                self._answers.reset()
             self._epoch.update(snapshot.epoch)
         inferred_ns = self._run(snapshot, sync, busy, failed)
         valid = inferred_ns is not None
-        tasks: dict[str, TaskResult]
-        if inferred_ns is not None:
-            answered = self._answered
-            tasks = {
-                name: interpreter.tell(snapshot) if name in answered else self._undefined(interpreter)
-                for name, interpreter in self._interpreters.items()
-            }
-        else:
-            # Never measured by the exporter: no label, and it is counted.
+        if inferred_ns is None:  # never measured by the exporter: no label, and it is counted
             inferred_ns = time.monotonic_ns()
-            tasks = dict.fromkeys(self._tasks, UNDEFINED)
-            self._reset()
             statistics.unvalidated += 1
         timing = self.graph.timing
-        statistics.results += 1
-        from_ns, latency_ms = self._times.add(
-            snapshot.t_ns,
-            snapshot.deliver_ns,
-            start_ns,
-            inferred_ns,
-            done_ns := time.monotonic_ns(),
-            snapshot.wait_ns,
-            timing.preprocess_ns,
-            timing.infer_ns,
-            snapshot.stamp_uncertainty_ns,
-            snapshot.skew_ms,
-            snapshot.uncertainty_ms,
+        message, from_ns, done_ns = self._answers.tell(
+            snapshot, valid, start_ns, inferred_ns, timing.preprocess_ns, timing.infer_ns
         )
+        statistics.results += 1
         for name in self._attached:
             if not snapshot.present[name]:
                 statistics.absent[name] = statistics.absent.get(name, 0) + 1
-        return Result(
-            t_ns=snapshot.t_ns,
-            unix_ns=snapshot.t_ns + self._wall_ns,
-            status="ok" if valid else "unvalidated",
-            tasks=tasks,
-            present=snapshot.present,
-            age_ms=core.round_values(snapshot.age_ms, 3),
-            skew_ms=core.round_decimals(snapshot.skew_ms, 3),
-            uncertainty_ms=core.round_decimals(snapshot.uncertainty_ms, 3),
-            latency_ms=latency_ms,
-            epoch=dict(snapshot.epoch),
-            reason=snapshot.reason,
-        ).attach(
-            {name: frame.copy for name, frame in snapshot.frames.items()},
-            from_ns=from_ns,
-            outputs=self._outputs(snapshot) if valid and self._told else None,
-            sounds=sync.sounds(snapshot),
-            spans=b"" if self._spans is None else self._told_spans(snapshot, start_ns, inferred_ns, done_ns),
+        return Answer(
+            message,
+            from_ns,
+            snapshot,
+            sync,
+            self._outputs(snapshot) if valid and self._told else {},
+            b"" if self._spans is None else self._told_spans(snapshot, start_ns, inferred_ns, done_ns),
         )
 
     def _told_spans(self, snapshot: Snapshot, *stamps_ns: int) -> bytes:
@@ -229,8 +219,7 @@ class Inference:
         if untold := self.graph.untold():
             for rest in untold:
                 self._lose(rest, snapshot, sync)
-            outputs = {name: self._told_output(self._tasks[name].output, snapshot) for name in self._answered}
-            self._answered = {name for name, values in outputs.items() if values is not None}
+            self._answers.look(snapshot)
         if self.graph.streams:
             self._statistics.stage_overruns = self.graph.overruns
         for name in self._attached:  # sources that are absent were looked at before there was a snapshot
@@ -258,18 +247,12 @@ class Inference:
         snapshot.reason = "; ".join(filter(None, (snapshot.reason, told)))
 
     def _read(self, snapshot: Snapshot) -> None:
-        # All before any is told: what is told is smoothed, and cannot be taken back.
-        answered = self._answered
-        answered.clear()
-        for name, task in self._tasks.items():
-            values = self._told_output(task.output, snapshot)
-            if values is None:
-                continue
-            try:
-                self._interpreters[name].read(values, snapshot)
-            except EngineError as error:
-                raise self.graph.reject(task.output, error) from error
-            answered.add(name)
+        answers = self._answers
+        try:
+            answers.read(snapshot)
+        except EngineError as error:
+            output = tuple(self._tasks.values())[answers.at].output
+            raise self.graph.reject(output, error) from error
 
     def _outputs(self, snapshot: Snapshot) -> dict[str, AnyArray]:
         """Return copies of the outputs that are told as they are and whose stages have run."""
@@ -284,10 +267,6 @@ class Inference:
         heard = frozenset(seat for seat, on in snapshot.present.items() if on and seat not in shown[1])
         return shown[0] if heard in self._validated else None
 
-    def _undefined(self, interpreter: Interpreter) -> TaskResult:
-        interpreter.reset()
-        return UNDEFINED
-
     def _count(self, error: StageError) -> None:
         if error.cancelled:
             return
@@ -296,7 +275,3 @@ class Inference:
             told = error.message[:TOLD]
             log.warning("%s (%s); further failures of this stage are only counted", told, error.where)
         self._statistics.stage_errors = {**errors, error.stage: errors.get(error.stage, 0) + 1}
-
-    def _reset(self) -> None:
-        for interpreter in self._interpreters.values():
-            interpreter.reset()

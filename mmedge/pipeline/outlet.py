@@ -8,7 +8,8 @@ from functools import partial
 from typing import Protocol
 
 from mmedge.errors import FrameExpiredError, MmedgeError
-from mmedge.types import Frame, Result
+from mmedge.pipeline.answer import Answer
+from mmedge.types import Frame
 
 KEPT = 40  # more than may wait where nothing is lost: for the reader, and for a sink that wants pictures
 
@@ -20,8 +21,8 @@ class Outlet(Protocol):
     def dropped(self) -> int:
         """Results that were not read in time."""
 
-    def put(self, result: Result, /) -> bool:
-        """Take a result; False when no more are wanted."""
+    def put(self, answer: Answer, /) -> bool:
+        """Take an answer; False when no more are wanted."""
 
     def close(self, error: MmedgeError | None = None) -> None:
         """Take no more; whoever reads learns the error after the last result."""
@@ -36,11 +37,10 @@ class Pictures:
     def __init__(self) -> None:
         self._kept: deque[dict[str, Callable[[], Frame]]] = deque()
 
-    def keep(self, result: Result) -> None:
-        """Copy a result's pictures now."""
-        frames = vars(result)["frames"]
-        frames.update({name: copy().copy for name, copy in frames.items()})
-        self._kept.append(frames)
+    def keep(self, answer: Answer) -> None:
+        """Copy the pictures of an answer now."""
+        answer.kept = {name: copy().copy for name, copy in answer.frames.items()}
+        self._kept.append(answer.kept)
         if len(self._kept) > KEPT:
             old = self._kept.popleft()
             old.update({name: partial(_gone, name) for name in old})

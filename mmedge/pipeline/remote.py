@@ -10,15 +10,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from mmedge._native import core
 from mmedge.address import Address
@@ -67,24 +65,6 @@ def prepare_process(inputs: Mapping[str, Address]) -> None:
     """Have what a run needs imported while this process does something else."""
     with suppress(OSError):  # whatever has run short is said when the process is started
         load_ahead(modules_for(inputs))
-
-
-class _Copies(Mapping[str, Callable[..., Any]]):
-    """Input -> what copies its picture or sound; made when it is asked for, as few are."""
-
-    __slots__ = ("_copy", "_references")
-
-    def __init__(self, copy: Callable[..., Any], references: Mapping[str, object]) -> None:
-        self._copy, self._references = copy, references
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        return partial(self._copy, name, self._references[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._references)
-
-    def __len__(self) -> int:
-        return len(self._references)
 
 
 class RemoteRuntime:
@@ -240,10 +220,7 @@ class RemoteRuntime:
             left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
             message = self._next(0.0 if ended else left_s)
             if message is not None:
-                result, references, heard, from_ns, told, spans = self._decoder.decode(message)
-                outputs = {n: np.frombuffer(raw, kind).reshape(shape).copy() for n, (kind, shape, raw) in told.items()}
-                copies, sounds = _Copies(self._copy, references), _Copies(self._copy_sound, heard)
-                return result.attach(copies, from_ns=from_ns, outputs=outputs, sounds=sounds, spans=spans)
+                return self._decoder.decode(message).take(self)
             if ended:
                 self._results_wake.set()  # for the next who waits
                 if self._error is not None:
@@ -264,7 +241,8 @@ class RemoteRuntime:
             self.statistics.unread += passed_over
         return message
 
-    def _copy(self, name: str, reference: Reference | None) -> Frame:
+    def picture(self, name: str, reference: Reference | None, /) -> Frame:
+        """Copy a picture, see ``MediaReader``."""
         # A result knows where its picture lies and no more: to keep results is not to keep rings.
         if reference is None:
             raise FrameExpiredError("the picture is gone", where=f"input '{name}'", fix="copy it as its result arrives")
@@ -273,7 +251,8 @@ class RemoteRuntime:
         record = self._frames.decode(reference.record)
         return record.frame(lay_out(record.kind, ring.data(reference.index)), slot).copy()
 
-    def _copy_sound(self, name: str, reference: SoundReference | None, since: int | None) -> Sound:
+    def sound(self, name: str, reference: SoundReference | None, since: int | None, /) -> Sound:
+        """Copy a window of sound, see ``MediaReader``."""
         if reference is None:
             raise FrameExpiredError("the sound is gone", where=f"input '{name}'", fix="copy it as its result arrives")
         return SoundCut(self._attached(name, reference.ring), *msgspec.structs.astuple(reference)[1:])(since)

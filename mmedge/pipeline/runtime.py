@@ -25,6 +25,7 @@ from mmedge.ipc.mailbox import Mailbox
 from mmedge.ipc.sound import packets_of
 from mmedge.lazy import imported_beside
 from mmedge.pipeline.accounts import LOOK_NS, Accounts
+from mmedge.pipeline.answer import Answer
 from mmedge.pipeline.arguments import has_device
 from mmedge.pipeline.check import check_run
 from mmedge.pipeline.inbox import Inbox
@@ -84,9 +85,8 @@ class Runtime:
         self.statistics = Statistics()
         self.plan: Plan
         waiting = FEW if self._lossless else 1 if spec.results == "latest" else RESULTS
-        self._mailbox: Mailbox[Result] = Mailbox(waiting, lossless=self._lossless)
+        self._mailbox: Mailbox[Answer] = Mailbox(waiting, lossless=self._lossless)
         self._results: Outlet = self._mailbox if results is None else results
-        self.get = self._mailbox.get
         self.keeps_pictures, self._pictures = self._lossless and results is None, Pictures()
         self.inbox, self._pushed = Inbox(lossless=self._lossless), pushed
         self._stop = threading.Event()
@@ -284,7 +284,7 @@ class Runtime:
             began_ns = time.monotonic_ns()
             try:
                 try:
-                    result = serving.answer(snapshot, self._sync)
+                    answer = serving.answer(snapshot, self._sync)
                 finally:
                     took_ns = time.monotonic_ns() - began_ns
                     self._run_ns = expected_run_ns(self._run_ns, took_ns)
@@ -305,16 +305,22 @@ class Runtime:
                 decisions += waiting
                 raise
             graph = serving.graph
-            decisions.append(Decision(snapshot, "answered", result, graph.used_ns, graph.busy, graph.failed))
-            if self._programs is not None:
-                self._programs.put(result)
+            told = None if self._recorder is None else answer.result()
+            decisions.append(Decision(snapshot, "answered", told, graph.used_ns, graph.busy, graph.failed))
+            if self._programs is not None and self._programs.attached:
+                self._programs.put(answer.result())
             if self.keeps_pictures:
-                self._pictures.keep(result)
+                self._pictures.keep(answer)
             try:
-                accounts.unwanted += not self._results.put(result)
+                accounts.unwanted += not self._results.put(answer)
             except BaseException:
                 decisions += [Decision(waiting, "failed") for waiting in snapshots[done + 1 :]]
                 raise
+
+    def get(self, deadline_s: float | None = None) -> Result | None:
+        """Return the next result, waiting for it, see ``Mailbox.get``; None at the end of the run."""
+        answer = self._mailbox.get(deadline_s)
+        return None if answer is None else answer.result()
 
     def push(self, packet: Packet) -> bool:
         """Feed a packet of an input that has no source; False when the run has ended."""

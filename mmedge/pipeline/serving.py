@@ -19,12 +19,13 @@ import msgspec
 from mmedge.bundle import Archive, Bundle
 from mmedge.errors import BundleError, CheckError, ConfigError, MmedgeError, SourceError, internal
 from mmedge.fusion import StageGraph, load_graph
+from mmedge.pipeline.answer import Answer
 from mmedge.pipeline.inference import Inference, SkippedTrigger
 from mmedge.pipeline.spec import RunSpec
 from mmedge.pipeline.statistics import Statistics
 from mmedge.pipeline.swap import BundleSwap, SwapOrder, check_run_can_swap, check_swap, run_ended
 from mmedge.sync import Synchronizer
-from mmedge.types import Result, Snapshot
+from mmedge.types import Snapshot
 
 if TYPE_CHECKING:  # not of every run
     from mmedge.fusion import StageRunner, Upgrades
@@ -162,14 +163,14 @@ class Serving:
         candidate.inference.strict = frozenset()
         candidate.settled.set()
 
-    def answer(self, snapshot: Snapshot, sync: Synchronizer) -> Result:
-        """Return the result of a trigger; raises what ``Inference`` raises."""
+    def answer(self, snapshot: Snapshot, sync: Synchronizer) -> Answer:
+        """Answer a trigger; raises what ``Inference.answer`` raises."""
         candidate = self._candidate
         if candidate is None or not candidate.serves or candidate.settled.is_set():
-            return self.inference(snapshot, sync)
+            return self.inference.answer(snapshot, sync)
         present, age_ms, reason = dict(snapshot.present), dict(snapshot.age_ms), snapshot.reason
         try:
-            result = candidate.inference(snapshot, sync)
+            answer = candidate.inference.answer(snapshot, sync)
         except (SkippedTrigger, SourceError):
             candidate.triggers += 1
             raise
@@ -190,12 +191,12 @@ class Serving:
             snapshot.age_ms.clear()
             snapshot.age_ms.update(age_ms)
             snapshot.reason = reason
-            return self.inference(snapshot, sync)
+            return self.inference.answer(snapshot, sync)
         candidate.triggers += 1
         candidate.left -= 1
         if candidate.left <= 0:
             self._settle(candidate, None)
-        return result
+        return answer
 
     # From here on: in any thread.
 

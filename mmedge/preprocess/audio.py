@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -104,25 +106,19 @@ class AudioPreprocessor:
         except ValueError as error:
             raise ConfigError(str(error), where="audio window", fix=_FIX) from error
 
-    def read(self, ring: core.SampleRing, end: int, out: FloatArray) -> None:
-        """Do what ``slide`` does with the window of a seat with features that ends before index ``end`` of a ring.
+    def fill(
+        self, name: str, ring: Callable[[Any], core.SampleRing | None], slow: Callable[..., None]
+    ) -> Callable[..., None]:
+        """Return what writes the window of input ``name`` of a snapshot.
 
-        Only what is wanted is read. ``out`` is float32 [1, frames, n_mels].
-
-        Raises:
-            ConfigError: If the array does not fit, or the seat has no features.
+        Args:
+            name: Of the input.
+            ring: Gives the ring that holds the sound of a reader, or None.
+            slow: Does the same by other means: where there is no ring, or no features.
         """
         if self._sliding is None:
-            raise ConfigError("the input has no features", where="features", fix="read its samples from the ring")
-        try:
-            self._sliding.read(ring, end, out)
-        except ValueError as error:
-            raise ConfigError(str(error), where="audio window", fix=_FIX) from error
-
-    def forget(self) -> None:
-        """Let ``slide`` and ``read`` begin with other sound."""
-        if self._sliding is not None:
-            self._sliding.forget()
+            return slow
+        return core.SoundFill(name, self._sliding, ring=ring, slow=slow, refuse=_refuse)
 
     def raw(self, pcm: FloatArray, out: FloatArray) -> None:
         """Write the samples that enter a TensorRT variant.
@@ -140,6 +136,10 @@ class AudioPreprocessor:
 
 
 _FIX = "pass contiguous float32 arrays of the seat's shape"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(message, where="audio window", fix=_FIX)
 
 
 def _check(name: str, array: AnyArray, shape: tuple[int, ...]) -> None:

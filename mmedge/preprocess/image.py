@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 from mmedge._native import core
 from mmedge.bundle.manifest import ImageInput
 from mmedge.errors import ConfigError
 from mmedge.preprocess.fit import Fit, Seen, frame_fit, tensor_fit
 from mmedge.preprocess.geometry import reduced_size
-from mmedge.types import ByteArray, Description, FloatArray, Frame
+from mmedge.types import ByteArray, FloatArray, Frame
 
 log = logging.getLogger("mmedge.preprocess")
 _FIX = "push uint8 frames whose shape, format, width and height agree"
 
 
-class _Plan:
-    """The kernel's plan for the newest geometry of a camera."""
+class _Planner:
+    """Makes the kernel's plan for each geometry of a camera."""
 
     def __init__(self, spec: ImageInput, fit: Callable[[ImageInput, Seen], Fit]) -> None:
-        self._spec, self._fit = spec, fit
-        self._newest: tuple[int, int, Description | None, Any] = 0, 0, None, None  # one value: several threads may ask
-        self._told = False
+        self._spec, self._fit, self._told = spec, fit, False
 
-    def of(self, frame: Frame) -> Any:
-        """Return the ``core.ImagePlan`` of ``frame``."""
-        height, width, said, plan = self._newest
-        if height == frame.height and width == frame.width and (said is frame.description or said == frame.description):
-            return plan
-        return self._anew(frame)
-
-    def _anew(self, frame: Frame) -> Any:
+    def __call__(self, frame: Frame) -> core.ImagePlan:
         if frame.height < 0 or frame.width < 0:
             raise TypeError("a size below 0")
         if not (frame.height and frame.width):
@@ -48,9 +39,7 @@ class _Plan:
                 *seen.shown[::-1],
                 *self._spec.frame[::-1],
             )
-        plan = core.ImagePlan(fit.rows, fit.columns, seen.swapped, *seen.flips)
-        self._newest = *seen, plan
-        return plan
+        return core.ImagePlan(fit.rows, fit.columns, seen.swapped, *seen.flips)
 
 
 class ImagePreprocessor:
@@ -80,11 +69,12 @@ class ImagePreprocessor:
     def __init__(self, spec: ImageInput, *, instructions: str = "") -> None:
         self.spec = spec
         reduced_size(spec)
-        self._tensor_plan, self._raw_plan = _Plan(spec, tensor_fit), _Plan(spec, frame_fit)
         try:
             self._kernel = core.ImageKernel(spec.frame, spec.color, spec.size, spec.mean, spec.std, instructions)
         except ValueError as error:
             raise ConfigError(str(error), where="image input", fix="correct the input's declaration") from error
+        self._tensor = core.PictureSeat(self._kernel, plan=_Planner(spec, tensor_fit), refuse=_refuse, raw=False)
+        self._raw = core.PictureSeat(self._kernel, plan=_Planner(spec, frame_fit), refuse=_refuse, raw=True)
 
     def tensor(self, frame: Frame, out: FloatArray) -> None:
         """Write the normalised tensor of a frame.
@@ -96,13 +86,7 @@ class ImagePreprocessor:
         Raises:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
-        try:
-            said, plan = frame.description, self._tensor_plan.of(frame)
-            self._kernel.tensor(
-                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
-            )
-        except (ValueError, TypeError) as error:
-            raise refused(error, frame) from error
+        self._tensor(frame, out)
 
     def gpu_table(self, frame: Frame) -> tuple[bytes, bytes, bytes]:
         """Return what a GPU needs to write what ``tensor`` writes, of pictures like this one: see ``CudaNet``.
@@ -114,7 +98,7 @@ class ImagePreprocessor:
             ConfigError: If the frame contradicts itself.
         """
         try:
-            said, plan = frame.description, self._tensor_plan.of(frame)
+            said, plan = frame.description, self._tensor.plan_of(frame)
             return self._kernel.gpu_table(
                 frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan
             )
@@ -131,19 +115,23 @@ class ImagePreprocessor:
         Raises:
             ConfigError: If the frame contradicts itself or ``out`` does not fit the seat.
         """
-        try:
-            said, plan = frame.description, self._raw_plan.of(frame)
-            self._kernel.raw(
-                frame.data, frame.format, frame.width, frame.height, said.matrix, said.full_range, plan, out
-            )
-        except (ValueError, TypeError) as error:
-            raise refused(error, frame) from error
+        self._raw(frame, out)
+
+    def fill(self, name: str, *, raw: bool) -> core.PictureFill:
+        """Return what writes the frame of input ``name`` of a snapshot, as ``tensor`` or ``raw`` does."""
+        return core.PictureFill(name, self._raw if raw else self._tensor)
 
 
 def refused(error: Exception, frame: Frame) -> ConfigError:
     """Return the error of a frame that the native kernel refuses."""
     # The binding's type errors list C++ overloads, which helps no user.
-    message = (
-        str(error) if isinstance(error, ValueError) else "not an array of the CPU, a size below 0 or a read-only output"
-    )
+    return _error(frame, str(error) if isinstance(error, ValueError) else None)
+
+
+def _error(frame: Frame, why: str | None) -> ConfigError:
+    message = why or "not an array of the CPU, a size below 0 or a read-only output"
     return ConfigError(message, where=f"frame of '{frame.stream}'", fix=_FIX)
+
+
+def _refuse(frame: Frame, why: str | None) -> NoReturn:
+    raise _error(frame, why)

@@ -22,7 +22,7 @@ from mmedge.recording.event_log import TriggerEvent
 from mmedge.recording.reader import Recording, Turn
 from mmedge.replay.cutter import Cutter
 from mmedge.sync import Synchronizer
-from mmedge.types import Backend, Frame, Precision, Result, Snapshot
+from mmedge.types import Backend, Frame, KnownOrigin, Precision, Result, Snapshot
 
 log = logging.getLogger("mmedge.replay")
 _OF_STAGES = {"age_ms", "used_ns", "busy", "failed", "present", "reason"}  # what follows from how they run
@@ -242,9 +242,11 @@ class Replay:
 
     def _timed(self, result: Result, latency_ms: dict[str, float]) -> Result:
         """Return a result, with the outputs that it tells, and other latencies."""
-        other, own = msgspec.structs.replace(result, latency_ms=latency_ms), vars(result)
-        media = {"frames": own["frames"], "sounds": own["sounds"]} if self.keeps_media else {"frames": {}}
-        return other.attach(**media, from_ns=own["from_ns"], outputs=result.outputs)
+        own = result.origin
+        origin = KnownOrigin(from_ns=own.from_ns, outputs=own.outputs)
+        if self.keeps_media:
+            origin.frames, origin.sounds = own.frames, own.sounds
+        return msgspec.structs.replace(result, latency_ms=latency_ms).made_from(origin)
 
 
 def _batches(turns: Generator[Turn, None, None]) -> Generator[list[Turn], None, None]:

@@ -149,13 +149,18 @@ class Synchronizer:
         """Return what happens when an attached input is absent."""
         return self._policies[name]
 
+    @property
+    def heard(self) -> dict[str, tuple[core.SampleRing, SeatPlan]]:
+        """Audio input -> the ring of its sound, and what is cut of it."""
+        return {name: (self._rings[name], seat) for name, seat in self._sounds.items()}
+
     def sounds(self, snapshot: Snapshot) -> dict[str, SoundCut]:
         """Return where the sound of ``snapshot`` lies, of each audio input that is present."""
-        return {name: self._sound(name, end, snapshot.epoch.get(name, 0)) for name, end in snapshot.audio_end.items()}
+        return {name: self._sound(name, end, snapshot) for name, end in snapshot.audio_end.items()}
 
-    def _sound(self, name: str, end: int, epoch: int) -> SoundCut:
-        seat, end_ns = self._sounds[name], self._core.end_ns(self._index[name], end)
-        return SoundCut(self._rings[name], end, end_ns, seat.window, seat.rate_hz, epoch)
+    def _sound(self, name: str, end: int, snapshot: Snapshot) -> SoundCut:
+        seat, epoch = self._sounds[name], snapshot.epoch.get(name, 0)
+        return SoundCut(self._rings[name], end, snapshot.audio_end_ns[name], seat.window, seat.rate_hz, epoch)
 
     @property
     def drops(self) -> Counter[str]:

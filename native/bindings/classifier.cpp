@@ -1,6 +1,8 @@
 #include "interpret/classifier.hpp"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "bindings/interpreters.hpp"
 #include "bindings/modules.hpp"
@@ -8,30 +10,25 @@
 namespace mmedge::bindings {
 namespace {
 
-class Classification {
+class Classification final : public TaskReader {
  public:
-  Classification(const Classifier::Spec& spec, Reporting reporting)
-      : core_(spec), reporting_(std::move(reporting)), ranks_(spec.top > 0) {}
+  Classification(const Classifier::Spec& spec, std::vector<std::string> labels, Complaints complaints)
+      : core_(spec), labels_(std::move(labels)), complaints_(std::move(complaints)), ranks_(spec.top > 0) {}
 
-  void read(const nb::object& output, nb::handle /*snapshot*/) {
-    read_scores(output, core_.labels(), reporting_,
+  void read(const nb::object& output, nb::handle /*snapshot*/) override {
+    read_scores(output, core_.labels(), complaints_,
                 [this](const auto* scores) { return core_.read(scores); });
   }
-  nb::object tell(nb::handle snapshot) {
-    const auto [told, score] = core_.tell(time_of(snapshot));
-    const nb::object label = reporting_.label(told);
-    if (!ranks_) return reporting_.result(nb::arg("label") = label, nb::arg("score") = score);
-    nb::list top;
-    for (const auto& [index, share] : core_.top())
-      top.append(nb::make_tuple(reporting_.labels[index], share));
-    return reporting_.result(nb::arg("label") = label, nb::arg("score") = score,
-                             nb::arg("top") = nb::tuple(top));
+  TaskTold tell(nb::handle snapshot) override {
+    const auto [label, score] = core_.tell(time_of(snapshot));
+    return {&labels_, label, score, ranks_ ? &core_.top() : nullptr};
   }
-  void reset() { core_.reset(); }
+  void reset() override { core_.reset(); }
 
  private:
   Classifier core_;
-  Reporting reporting_;
+  std::vector<std::string> labels_;
+  Complaints complaints_;
   bool ranks_;
 };
 
@@ -39,38 +36,30 @@ class Classification {
 
 // These calls last a microsecond, so they keep the GIL: to get it back can take milliseconds.
 void bind_classifier(nb::module_& m) {
-  nb::class_<Classification>(m, "Classifier", "Scores of labels: calibrated, smoothed, decided or abstained.")
+  nb::class_<Classification, TaskReader>(m, "Classifier",
+                                         "Scores of labels: calibrated, smoothed, decided or abstained.")
       .def(
           "__init__",
           [](Classification* self, std::optional<double> temperature, std::size_t top,
              std::optional<double> tau_ms, double enter, double leave, std::optional<double> hold_ms,
-             nb::tuple labels, nb::object result, nb::object convert, nb::object refuse) {
+             std::vector<std::string> labels, nb::object convert, nb::object refuse) {
             const std::size_t n = labels.size();
-            new (self)
-                Classification({n, temperature, top, {tau_ms, enter, leave, hold_ms}},
-                               {std::move(labels), std::move(result), std::move(convert), std::move(refuse)});
+            new (self) Classification({n, temperature, top, {tau_ms, enter, leave, hold_ms}},
+                                      std::move(labels), {std::move(convert), std::move(refuse)});
           },
           nb::arg("temperature").none(), nb::arg("top"), nb::arg("tau_ms").none(), nb::arg("enter"),
-          nb::arg("leave"), nb::arg("hold_ms").none(), nb::kw_only(), nb::arg("labels"), nb::arg("result"),
-          nb::arg("convert"), nb::arg("refuse"),
+          nb::arg("leave"), nb::arg("hold_ms").none(), nb::kw_only(), nb::arg("labels"), nb::arg("convert"),
+          nb::arg("refuse"),
           nb::sig(
               "def __init__(self, temperature: float | None, top: int, tau_ms: float | None, enter: float, "
-              "leave: float, hold_ms: float | None, *, labels: tuple[str, ...], result: type, "
+              "leave: float, hold_ms: float | None, *, labels: collections.abc.Sequence[str], "
               "convert: collections.abc.Callable[[typing.Any], typing.Any], "
               "refuse: collections.abc.Callable[[float, float], object]) -> None"),
-          "Without a ``temperature`` the output is probabilities, otherwise logits. ``convert`` makes "
-          "float64 "
-          "values of an\noutput of another type, and raises for another number of them; ``refuse`` raises "
-          "for "
-          "the range of scores that\nare no probabilities.")
-      .def("read", &Classification::read, nb::arg("output"), nb::arg("snapshot"),
-           nb::sig("def read(self, output: typing.Any, snapshot: object) -> None"),
-           "Take up an output of any shape, one score a label.")
-      .def("tell", &Classification::tell, nb::arg("snapshot"),
-           nb::sig("def tell(self, snapshot: object) -> typing.Any"),
-           "Smooth what was read; return a ``result`` with the label and its score, or no label and the best "
-           "score.")
-      .def("reset", &Classification::reset, "Forget the past.");
+          "Without a ``temperature`` the output is probabilities, otherwise logits; it has one score a "
+          "label.\n\n"
+          "``convert`` makes float64 values of an output of another type, and raises for another number of "
+          "them;\n"
+          "``refuse`` raises for the range of scores that are no probabilities.");
 }
 
 }  // namespace mmedge::bindings

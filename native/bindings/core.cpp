@@ -18,6 +18,7 @@ NB_MODULE(_core, m) {
   });
   mmedge::bindings::bind_attach_client(m);
   mmedge::bindings::bind_callback_blocks(m);
+  mmedge::bindings::bind_task_reader(m);  // before what reads a task
   mmedge::bindings::bind_classifier(m);
   mmedge::bindings::bind_cpu(m);
   mmedge::bindings::bind_cuda(m);  // before what takes its runs
@@ -40,9 +41,11 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_microphone_reader(m);
   mmedge::bindings::bind_mixer(m);
   mmedge::bindings::bind_packet_reader(m);
+  mmedge::bindings::bind_picture_seat(m);
   mmedge::bindings::bind_planes(m);
   mmedge::bindings::bind_record_queue(m);
   mmedge::bindings::bind_regressor(m);
+  mmedge::bindings::bind_result_ring(m);
   mmedge::bindings::bind_ring_slot(m);
   mmedge::bindings::bind_sample_ring(m);
   mmedge::bindings::bind_scores(m);
@@ -54,6 +57,7 @@ NB_MODULE(_core, m) {
   mmedge::bindings::bind_smoother(m);
   mmedge::bindings::bind_suppress(m);
   mmedge::bindings::bind_trigger_times(m);
+  mmedge::bindings::bind_answers(m);
   mmedge::bindings::bind_verifier(m);
   mmedge::bindings::bind_wake(m);
 }

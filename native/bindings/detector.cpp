@@ -1,16 +1,16 @@
 #include "interpret/detector.hpp"
 
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bindings/interpreters.hpp"
 #include "bindings/modules.hpp"
-#include "bindings/score_arrays.hpp"
 
 namespace mmedge::bindings {
 namespace {
@@ -22,95 +22,137 @@ Detector::Layout layout(const std::string& name) {
   throw std::invalid_argument("layout must be 'boxes', 'yolo' or 'yolo-objectness', not '" + name + "'");
 }
 
-nb::ndarray<nb::numpy, double> found_scores(const Detector& self) {
-  const std::size_t n = self.found().size();
-  auto copy = std::make_unique<double[]>(n);
-  for (std::size_t k = 0; k < n; ++k) copy[k] = self.scores()[self.found()[k]];
-  const nb::capsule owner(copy.get(), [](void* data) noexcept { delete[] static_cast<double*>(data); });
-  return {copy.release(), {n}, owner};
-}
+// What Python does for a detection.
+struct Helpers {
+  nb::object rows;        // makes float32 or float64 rows of an output that is none, or raises
+  nb::object few;         // of the scores [n] of too many rows, the places of those to take
+  nb::object unknown;     // raises for the class of a row that has none
+  nb::object to_picture;  // maps corners [n, 4] in place, to 0..1 of the picture
+};
 
-std::optional<double> take(Detector& self, const Input& output, const std::optional<Input>& picked) {
-  std::vector<std::size_t> some;
-  const std::vector<std::size_t>* rows = &self.found();
-  if (picked) {
-    if (picked->dtype() != nb::dtype<std::int64_t>() || picked->ndim() != 1)
-      throw std::invalid_argument("picked must be int64 with one dimension");
-    check<std::int64_t>(*picked, "picked");
-    const auto* places = static_cast<const std::int64_t*>(picked->data());
-    for (std::size_t k = 0; k < picked->size(); ++k)
-      some.push_back(rows->at(static_cast<std::size_t>(places[k])));
-    rows = &some;
+class Detection final : public TaskReader {
+ public:
+  Detection(const Detector::Spec& spec, std::vector<std::string> labels, nb::str seat, Helpers helpers,
+            nb::object refuse)
+      : core_(spec),
+        transposed_(spec.layout == Detector::Layout::kYolo),
+        labels_(std::move(labels)),
+        seat_(std::move(seat)),
+        helpers_(std::move(helpers)),
+        refuse_(std::move(refuse)) {}
+
+  // Without its picture there are no boxes.
+  void read(const nb::object& output, nb::handle snapshot) override {
+    told_ = nullptr;
+    const auto own = nb::cast<Input>(output);
+    const Input rows = plain(own) ? own : nb::cast<Input>(helpers_.rows(output));
+    if (!nb::cast<bool>(nb::object(snapshot.attr("present"))[seat_])) return;
+    const std::size_t n = rows.size() / core_.values();
+    with_scores(rows, n * core_.values(), [&](const auto* values) { take_up(values, n); });
   }
-  const std::size_t count = self.scores().size();
-  return with_scores(output, count * self.values(), [&](const auto* values) {
-    return self.take(values, count, rows->data(), rows->size());
-  });
-}
+  TaskTold tell(nb::handle /*snapshot*/) override {
+    if (told_ == nullptr || told_->empty()) return {};
+    TaskTold told;
+    told.labels = &labels_;
+    told.label = static_cast<int>(told_->front().label);
+    told.score = told_->front().score;
+    told.boxes = told_;
+    return told;
+  }
+  void reset() override {}  // nothing is remembered
+
+ private:
+  // Whether it is [n, values], or [values, n] of the layout ``yolo``, in one piece; an axis of 1 may come
+  // first.
+  bool plain(const Input& output) const {
+    const bool batched = output.ndim() == 3 && output.shape(0) == 1;
+    if (output.dtype() != nb::dtype<float>() || !(batched || output.ndim() == 2)) return false;
+    if (output.shape(output.ndim() - (transposed_ ? 2 : 1)) != core_.values()) return false;
+    try {
+      check<float>(output, "rows");
+    } catch (const std::invalid_argument&) {
+      return false;
+    }
+    return true;
+  }
+
+  template <typename T>
+  void take_up(const T* values, std::size_t n) {
+    if (const auto refused = core_.read(values, n)) refuse_(refused->first, refused->second);
+    if (core_.found().empty()) return;
+    const std::vector<std::size_t>& rows =
+        core_.found().size() > Detector::kMostCandidates ? some() : core_.found();
+    if (const std::optional<double> kind = core_.take(values, n, rows.data(), rows.size()))
+      helpers_.unknown(*kind);
+    std::vector<Corners>& corners = core_.corners();
+    helpers_.to_picture(
+        nb::cast(nb::ndarray<nb::numpy, double>(corners.data(), {corners.size(), 4}, nb::handle()),
+                 nb::rv_policy::reference));
+    told_ = &core_.tell();
+  }
+  const std::vector<std::size_t>& some() {
+    const std::vector<std::size_t>& found = core_.found();
+    auto scores = std::make_unique<double[]>(found.size());
+    for (std::size_t k = 0; k < found.size(); ++k) scores[k] = core_.scores()[found[k]];
+    const nb::capsule owner(scores.get(), [](void* data) noexcept { delete[] static_cast<double*>(data); });
+    const nb::object picked =
+        helpers_.few(nb::ndarray<nb::numpy, double>(scores.release(), {found.size()}, owner));
+    some_.clear();
+    for (const auto place : nb::cast<std::vector<std::int64_t>>(picked))
+      some_.push_back(found.at(static_cast<std::size_t>(place)));
+    return some_;
+  }
+
+  Detector core_;
+  bool transposed_;
+  std::vector<std::string> labels_;
+  nb::str seat_;
+  Helpers helpers_;
+  nb::object refuse_;
+  std::vector<std::size_t> some_;
+  const std::vector<Detector::Box>* told_ = nullptr;
+};
 
 }  // namespace
 
 // These calls last microseconds, so they keep the GIL: to get it back can take milliseconds.
 void bind_detector(nb::module_& m) {
-  nb::class_<Detector>(m, "Detector", "Boxes of a detector's output: read, take, map the corners, tell.")
+  m.attr("MAX_CANDIDATES") = Detector::kMostCandidates;  // of the boxes of one output, so many are compared
+  nb::class_<Detection, TaskReader>(
+      m, "Detector", "Boxes above the threshold, the best first; those of one class that overlap are one.")
       .def(
           "__init__",
-          [](Detector* self, const std::string& name, std::size_t classes, std::size_t most, double threshold,
-             float iou) {
-            if (classes < 1 && name != "boxes")
+          [](Detection* self, const std::string& name, std::size_t most, double threshold, float iou,
+             std::vector<std::string> labels, nb::str seat, nb::object rows, nb::object few,
+             nb::object unknown, nb::object to_picture, nb::object refuse) {
+            if (labels.empty() && name != "boxes")
               throw std::invalid_argument("a detector needs at least one class");
-            new (self) Detector({layout(name), classes, most, threshold, iou});
+            const std::size_t classes = labels.size();
+            new (self)
+                Detection({layout(name), classes, most, threshold, iou}, std::move(labels), std::move(seat),
+                          {std::move(rows), std::move(few), std::move(unknown), std::move(to_picture)},
+                          std::move(refuse));
           },
-          nb::arg("layout"), nb::arg("classes"), nb::arg("most"), nb::arg("threshold"), nb::arg("iou"),
-          nb::sig("def __init__(self, layout: str, classes: int, most: int, threshold: float, iou: float) -> "
-                  "None"))
-      .def_prop_ro("values", &Detector::values, "How many values a row has.")
-      .def(
-          "read",
-          [](Detector& self, const Input& output) {
-            const std::size_t rows = output.size() / self.values();
-            return with_scores(output, rows * self.values(),
-                               [&](const auto* values) { return self.read(values, rows); });
-          },
-          nb::arg("output").noconvert(),
-          nb::sig("def read(self, output: numpy.typing.NDArray[numpy.float32] | "
-                  "numpy.typing.NDArray[numpy.float64]) -> tuple[float, float] | None"),
-          "Score rows: [values, n] of ``yolo``, else [n, values]; return the range of scores that are no "
-          "probabilities.")
-      .def("found_scores", &found_scores,
-           nb::sig("def found_scores(self) -> numpy.typing.NDArray[numpy.float64]"),
-           "Return the scores [k] of the rows above the threshold; a copy.")
-      .def_prop_ro(
-          "found", [](const Detector& self) { return self.found().size(); },
-          "How many rows are above the threshold.")
-      .def(
-          "take", &take, nb::arg("output").noconvert(), nb::arg("picked") = nb::none(),
-          nb::sig(
-              "def take(self, output: numpy.typing.NDArray[numpy.float32] | "
-              "numpy.typing.NDArray[numpy.float64], picked: numpy.typing.NDArray[numpy.int64] | None = None) "
-              "-> float | None"),
-          "Take up those found in the same output, or those ``picked`` of them [k]; return a class that does "
-          "not "
-          "exist.")
-      .def(
-          "corners",
-          [](Detector& self) {
-            return nb::ndarray<nb::numpy, double>(self.corners().data(), {self.corners().size(), 4},
-                                                  nb::find(self));
-          },
-          nb::sig("def corners(self) -> numpy.typing.NDArray[numpy.float64]"),
-          "Corners [k, 4] in pixels of the network's input, to be mapped to 0..1 of the picture in place.")
-      .def(
-          "tell",
-          [](Detector& self) {
-            nb::list told;
-            for (const Detector::Box& box : self.tell())
-              told.append(nb::make_tuple(box.label, box.score, box.corners[0], box.corners[1], box.corners[2],
-                                         box.corners[3]));
-            return told;
-          },
-          nb::sig("def tell(self) -> list[tuple[int, float, float, float, float, float]]"),
-          "The boxes, best first: class, score, x1, y1, x2, y2.");
+          nb::arg("layout"), nb::arg("most"), nb::arg("threshold"), nb::arg("iou"), nb::kw_only(),
+          nb::arg("labels"), nb::arg("seat"), nb::arg("rows"), nb::arg("few"), nb::arg("unknown"),
+          nb::arg("to_picture"), nb::arg("refuse"),
+          nb::sig("def __init__(self, layout: str, most: int, threshold: float, iou: float, *, "
+                  "labels: collections.abc.Sequence[str], seat: str, "
+                  "rows: collections.abc.Callable[[typing.Any], typing.Any], "
+                  "few: collections.abc.Callable[[numpy.typing.NDArray[numpy.float64]], "
+                  "collections.abc.Sequence[int]], "
+                  "unknown: collections.abc.Callable[[float], object], "
+                  "to_picture: collections.abc.Callable[[numpy.typing.NDArray[numpy.float64]], object], "
+                  "refuse: collections.abc.Callable[[float, float], object]) -> None"),
+          "Without the picture of ``seat`` there are none. Outputs are [values, n] of ``yolo``, else [n, "
+          "values].\n\n"
+          "``rows`` makes float32 or float64 of an output of another type, and raises for another shape; "
+          "``few``\n"
+          "chooses, by their scores [n], MAX_CANDIDATES rows where there are more; ``unknown`` raises for "
+          "the class\n"
+          "of a row that has none; ``to_picture`` maps corners [n, 4] in place, from pixels of the network's "
+          "input\n"
+          "to 0..1 of the picture; ``refuse`` is that of ``Classifier``.");
 }
 
 }  // namespace mmedge::bindings

@@ -1,12 +1,10 @@
-#include "image.hpp"
-
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <tuple>
 
-#include "bindings/arrays.hpp"
+#include "bindings/image_view.hpp"
 #include "bindings/modules.hpp"
 #include "cuda/picture_table.hpp"
 
@@ -16,6 +14,25 @@ namespace {
 // camera, block, first, count, step, shift, start, length, out, cell, cell_first
 using AxisNumbers = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, double, double,
                                std::size_t, std::size_t, std::size_t, double, double>;
+
+Color parse_color(const std::string& name) {
+  if (name == "gray") return Color::gray;
+  if (name == "rgb") return Color::rgb;
+  if (name == "bgr") return Color::bgr;
+  throw std::invalid_argument("unknown color '" + name + "'; known: gray, rgb, bgr");
+}
+
+Axis axis(const AxisNumbers& numbers) {
+  const auto [camera, block, first, count, step, shift, start, length, out, cell, cell_first] = numbers;
+  return {camera, block, first, count, step, shift, start, length, out, cell, cell_first};
+}
+
+ImageView view(const Input& data, const std::string& format, std::size_t width, std::size_t height,
+               const std::string& matrix, bool full_range) {
+  return view_of_picture(data, parse_format(format), width, height, parse_matrix(matrix), full_range);
+}
+
+}  // namespace
 
 PixelFormat parse_format(const std::string& name) {
   if (name == "gray8") return PixelFormat::gray8;
@@ -42,21 +59,8 @@ Matrix parse_matrix(const std::string& name) {
   throw std::invalid_argument("unknown matrix '" + name + "'; known: bt601, bt709, fcc, smpte240m, bt2020");
 }
 
-Color parse_color(const std::string& name) {
-  if (name == "gray") return Color::gray;
-  if (name == "rgb") return Color::rgb;
-  if (name == "bgr") return Color::bgr;
-  throw std::invalid_argument("unknown color '" + name + "'; known: gray, rgb, bgr");
-}
-
-Axis axis(const AxisNumbers& numbers) {
-  const auto [camera, block, first, count, step, shift, start, length, out, cell, cell_first] = numbers;
-  return {camera, block, first, count, step, shift, start, length, out, cell, cell_first};
-}
-
-ImageView view(const Input& data, const std::string& format_name, std::size_t width, std::size_t height,
-               const std::string& matrix, bool full_range) {
-  const PixelFormat format = parse_format(format_name);
+ImageView view_of_picture(const Input& data, PixelFormat format, std::size_t width, std::size_t height,
+                          Matrix matrix, bool full_range) {
   check<std::uint8_t>(data, "frame");
   if (format == PixelFormat::bgr24 || format == PixelFormat::rgb24)
     check_shape(data, "frame", {height, width, 3});
@@ -72,11 +76,24 @@ ImageView view(const Input& data, const std::string& format_name, std::size_t wi
     check_shape(data, "frame", {3 * height, width});
   else
     check_shape(data, "frame", {height + height / 2, width});
-  return {
-      static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range, parse_matrix(matrix)};
+  return {static_cast<const std::uint8_t*>(data.data()), format, width, height, full_range, matrix};
 }
 
-}  // namespace
+void write_tensor(ImageKernel& kernel, const ImageView& picture, const ImagePlan& plan, const Output& out) {
+  const ImageSpec& spec = kernel.spec();
+  check<float>(out, "out");
+  check_shape(out, "out", {1, spec.channels(), spec.height, spec.width});
+  const nb::gil_scoped_release unlocked;
+  kernel.tensor(picture, plan, static_cast<float*>(out.data()));
+}
+
+void write_raw(ImageKernel& kernel, const ImageView& picture, const ImagePlan& plan, const Output& out) {
+  const ImageSpec& spec = kernel.spec();
+  check<std::uint8_t>(out, "out");
+  check_shape(out, "out", {1, spec.frame_height, spec.frame_width, spec.channels()});
+  const nb::gil_scoped_release unlocked;
+  kernel.raw(picture, plan, static_cast<std::uint8_t*>(out.data()));
+}
 
 void bind_image(nb::module_& m) {
   m.def(
@@ -121,12 +138,7 @@ void bind_image(nb::module_& m) {
           [](ImageKernel& self, const Input& data, const std::string& format, std::size_t width,
              std::size_t height, const std::string& matrix, bool full_range, const ImagePlan& plan,
              const Output& out) {
-            const ImageView frame = view(data, format, width, height, matrix, full_range);
-            const ImageSpec& spec = self.spec();
-            check<float>(out, "out");
-            check_shape(out, "out", {1, spec.channels(), spec.height, spec.width});
-            const nb::gil_scoped_release unlocked;
-            self.tensor(frame, plan, static_cast<float*>(out.data()));
+            write_tensor(self, view(data, format, width, height, matrix, full_range), plan, out);
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
           nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),
@@ -139,12 +151,7 @@ void bind_image(nb::module_& m) {
           [](ImageKernel& self, const Input& data, const std::string& format, std::size_t width,
              std::size_t height, const std::string& matrix, bool full_range, const ImagePlan& plan,
              const Output& out) {
-            const ImageView frame = view(data, format, width, height, matrix, full_range);
-            const ImageSpec& spec = self.spec();
-            check<std::uint8_t>(out, "out");
-            check_shape(out, "out", {1, spec.frame_height, spec.frame_width, spec.channels()});
-            const nb::gil_scoped_release unlocked;
-            self.raw(frame, plan, static_cast<std::uint8_t*>(out.data()));
+            write_raw(self, view(data, format, width, height, matrix, full_range), plan, out);
           },
           nb::arg("data").noconvert(), nb::arg("format"), nb::arg("width"), nb::arg("height"),
           nb::arg("matrix"), nb::arg("full_range"), nb::arg("plan"), nb::arg("out").noconvert(),

@@ -1,4 +1,6 @@
 // Messages of any length through a ring of slots, and the eventfd that wakes their reader: one call each.
+#include "bindings/messages.hpp"
+
 #include <nanobind/stl/optional.h>
 
 #include <cstring>
@@ -14,17 +16,6 @@ namespace mmedge::bindings {
 namespace {
 
 namespace nb = nanobind;
-
-bool put(SlotRing& ring, int fd, const nb::bytes& message, bool steal) {
-  const auto n = static_cast<std::int64_t>(message.size());
-  if (n > ring.slot_bytes()) throw std::invalid_argument("a message must fit into a slot of its ring");
-  const std::int64_t index = ring.acquire(steal);
-  if (index < 0) return false;
-  std::memcpy(ring.data(index), message.c_str(), message.size());
-  ring.publish(index, reinterpret_cast<const char*>(&n), sizeof n);
-  set_wake(fd);
-  return true;
-}
 
 struct Next {
   std::string message;
@@ -59,10 +50,26 @@ nb::object next(SlotRing& ring, int fd, std::optional<double> timeout_s, bool ne
 
 }  // namespace
 
+bool put_message(SlotRing& ring, int wake, std::string_view message, bool steal) {
+  const auto n = static_cast<std::int64_t>(message.size());
+  if (n > ring.slot_bytes()) throw std::invalid_argument("a message must fit into a slot of its ring");
+  const std::int64_t index = ring.acquire(steal);
+  if (index < 0) return false;
+  std::memcpy(ring.data(index), message.data(), message.size());
+  ring.publish(index, reinterpret_cast<const char*>(&n), sizeof n);
+  set_wake(wake);
+  return true;
+}
+
 void bind_messages(nb::module_& m) {
-  m.def("put_message", &put, nb::arg("ring"), nb::arg("fd"), nb::arg("message"), nb::arg("steal"),
-        "Publish a message and set the eventfd of its reader; False if no slot is free.\n\n"
-        "With ``steal``, the oldest that nobody has taken is overwritten instead. Never blocks.");
+  m.def(
+      "put_message",
+      [](SlotRing& ring, int fd, const nb::bytes& message, bool steal) {
+        return put_message(ring, fd, {message.c_str(), message.size()}, steal);
+      },
+      nb::arg("ring"), nb::arg("fd"), nb::arg("message"), nb::arg("steal"),
+      "Publish a message and set the eventfd of its reader; False if no slot is free.\n\n"
+      "With ``steal``, the oldest that nobody has taken is overwritten instead. Never blocks.");
   m.def(
       "next_message", &next, nb::arg("ring"), nb::arg("fd"), nb::arg("timeout_s").none(), nb::arg("newest"),
       nb::sig("def next_message(ring: SlotRing, fd: int, timeout_s: float | None, newest: bool) -> "

@@ -5,6 +5,7 @@
 
 namespace mmedge::bindings {
 
+void bind_answers(nanobind::module_& m);
 void bind_attach_client(nanobind::module_& m);
 void bind_callback_blocks(nanobind::module_& m);
 void bind_classifier(nanobind::module_& m);
@@ -27,9 +28,11 @@ void bind_microphone_reader(nanobind::module_& m);
 void bind_mixer(nanobind::module_& m);
 void bind_moment(nanobind::module_& m);
 void bind_packet_reader(nanobind::module_& m);
+void bind_picture_seat(nanobind::module_& m);
 void bind_planes(nanobind::module_& m);
 void bind_record_queue(nanobind::module_& m);
 void bind_regressor(nanobind::module_& m);
+void bind_result_ring(nanobind::module_& m);
 void bind_ring_slot(nanobind::module_& m);
 void bind_runner(nanobind::module_& m);
 void bind_sample_ring(nanobind::module_& m);
@@ -42,6 +45,7 @@ void bind_stream_clock(nanobind::module_& m);
 void bind_synchronizer(nanobind::module_& m);
 void bind_smoother(nanobind::module_& m);
 void bind_suppress(nanobind::module_& m);
+void bind_task_reader(nanobind::module_& m);
 void bind_trigger_times(nanobind::module_& m);
 void bind_verifier(nanobind::module_& m);
 void bind_wake(nanobind::module_& m);

@@ -175,7 +175,7 @@ class PacketSynchronizer {
 
   nb::object snapshot(const Cuts& cuts) const {
     const auto present = nb::steal<nb::dict>(PyDict_Copy(absent_.ptr()));
-    nb::dict frames, audio_end, audio_span, values, age_ms, epoch;
+    nb::dict frames, audio_end, audio_end_ns, audio_span, values, age_ms, epoch;
     std::string reason;
     for (std::size_t i = 0; i < cuts.inputs.size(); ++i) {
       const Cut& cut = cuts.inputs[i];
@@ -190,6 +190,7 @@ class PacketSynchronizer {
       age_ms[name] = static_cast<double>(cut.age_ns) / 1e6;
       if (cut.slot == kNoSlot) {
         audio_end[name] = cut.end;
+        audio_end_ns[name] = core.sound(i).end_ns(cut.end);
         audio_span[name] = nb::make_tuple(cut.first, cut.oldest);
       } else {
         (image_[i] ? frames : values)[name] = payloads_[static_cast<std::size_t>(cut.slot)];
@@ -199,9 +200,9 @@ class PacketSynchronizer {
     const std::int64_t uncertainty_ns = cuts.uncertainty_ns + cuts.others_uncertainty_ns;
     return snapshot_(
         nb::arg("t_ns") = cuts.t_ns, nb::arg("seq") = cuts.seq, nb::arg("present") = present,
-        nb::arg("frames") = frames, nb::arg("audio_end") = audio_end, nb::arg("audio_span") = audio_span,
-        nb::arg("values") = values, nb::arg("age_ms") = age_ms, nb::arg("epoch") = epoch,
-        nb::arg("skew_ms") = static_cast<double>(cuts.skew_ns) / 1e6,
+        nb::arg("frames") = frames, nb::arg("audio_end") = audio_end, nb::arg("audio_end_ns") = audio_end_ns,
+        nb::arg("audio_span") = audio_span, nb::arg("values") = values, nb::arg("age_ms") = age_ms,
+        nb::arg("epoch") = epoch, nb::arg("skew_ms") = static_cast<double>(cuts.skew_ns) / 1e6,
         nb::arg("uncertainty_ms") = static_cast<double>(uncertainty_ns) / 1e6,
         nb::arg("stamp_uncertainty_ns") = cuts.uncertainty_ns, nb::arg("deliver_ns") = cuts.deliver_ns,
         nb::arg("wait_ns") = cuts.wait_ns, nb::arg("on_frame") = cuts.on_frame,

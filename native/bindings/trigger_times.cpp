@@ -2,8 +2,6 @@
 
 #include <nanobind/stl/string.h>
 
-#include <array>
-#include <iterator>
 #include <string>
 
 #include "bindings/arrays.hpp"
@@ -20,22 +18,10 @@ Origin origin(const std::string& name) {
   throw std::invalid_argument("origin must be 'capture', 'delivery' or 'call', not '" + name + "'");
 }
 
-// The keys of all results are the same objects; made once, and never freed.
-const std::array<nb::str, 7>& step_names() {
-  static const auto* const names = new std::array<nb::str, 7>{
-      nb::str("end_to_end"),   nb::str("overhead"), nb::str("deliver"),    nb::str("ready"),
-      nb::str("preprocessed"), nb::str("inferred"), nb::str("interpreted")};
-  return *names;
-}
-
-nb::dict latency_ms(const TriggerTimes::Latency& ns) {
-  const std::int64_t steps_ns[] = {ns.end_to_end,   ns.overhead, ns.deliver,    ns.ready,
-                                   ns.preprocessed, ns.inferred, ns.interpreted};
+nb::dict latency_ms(const TriggerTimes::Latency& latency) {
   nb::dict found;
-  for (std::size_t i = 0; i < std::size(steps_ns); ++i) {
-    const nb::float_ ms(round_decimals(static_cast<double>(steps_ns[i]) / 1e6, 3));
-    if (PyDict_SetItem(found.ptr(), step_names()[i].ptr(), ms.ptr()) != 0) nb::raise_python_error();
-  }
+  for (const auto& [name, step_ns] : steps_of(latency))
+    found[nb::str(name.data(), name.size())] = round_decimals(static_cast<double>(step_ns) / 1e6, 3);
   return found;
 }
 

@@ -44,4 +44,14 @@ TriggerTimes::Latency TriggerTimes::add(const Stamps& stamps) {
   return found;
 }
 
+TriggerTimes::Steps steps_of(const TriggerTimes::Latency& ns) {
+  return {{{"end_to_end", ns.end_to_end},
+           {"overhead", ns.overhead},
+           {"deliver", ns.deliver},
+           {"ready", ns.ready},
+           {"preprocessed", ns.preprocessed},
+           {"inferred", ns.inferred},
+           {"interpreted", ns.interpreted}}};
+}
+
 }  // namespace mmedge

@@ -1,7 +1,10 @@
 // The times of one trigger: counted, and what its result says of them.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
+#include <utility>
 
 #include "statistics/histogram.hpp"
 
@@ -30,6 +33,9 @@ class TriggerTimes {
     std::int64_t from, end_to_end, overhead, deliver, ready, preprocessed, inferred, interpreted;
   };
 
+  // The steps of a result by their names.
+  using Steps = std::array<std::pair<std::string_view, std::int64_t>, 7>;
+
   TriggerTimes(Origin origin, const Histograms& histograms) : origin_(origin), to_(histograms) {}
 
   // Throws std::invalid_argument if skew or uncertainty is not finite. Never allocates.
@@ -39,5 +45,7 @@ class TriggerTimes {
   Origin origin_;
   Histograms to_;
 };
+
+TriggerTimes::Steps steps_of(const TriggerTimes::Latency& ns);
 
 }  // namespace mmedge

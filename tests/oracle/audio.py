@@ -117,6 +117,7 @@ class AudioStream(Stream):
         if begin < self._end - self._capacity:
             return f"{self.name}: overwritten before it was wanted"
         snapshot.audio_end[self.name] = end
+        snapshot.audio_end_ns[self.name] = cut_ns
         snapshot.audio_span[self.name] = self._begin, max(self._begin, self._end - self._capacity)
         snapshot.age_ms[self.name] = max(t_ns - cut_ns, 0) / 1e6
         snapshot.skew_ms = max(snapshot.skew_ms, abs(off_ns) / 1e6)
@@ -131,6 +132,5 @@ class AudioStream(Stream):
 
     def sound(self, snapshot: Snapshot) -> SoundCut:
         """Return where the window of ``snapshot`` lies, for whoever wants to copy it."""
-        end = snapshot.audio_end[self.name]
-        end_ns = self._capture_ns - (self._end - end) * NS_PER_S // self.rate_hz
+        end, end_ns = snapshot.audio_end[self.name], snapshot.audio_end_ns[self.name]
         return SoundCut(self._ring, end, end_ns, self.window, self.rate_hz, snapshot.epoch.get(self.name, 0))

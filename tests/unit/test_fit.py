@@ -231,6 +231,6 @@ def test_nothing_is_planned_again_while_the_geometry_stays() -> None:
     said = Description(rotation=90)
     frames = [stored(np.zeros((60, 100), np.uint8), Description(rotation=90)) for _ in range(2)]
     assert frames[0].description is not said
-    plans = [preprocess._tensor_plan.of(frame) for frame in frames]
+    plans = [preprocess._tensor.plan_of(frame) for frame in frames]
     assert plans[0] is plans[1]
-    assert preprocess._tensor_plan.of(stored(np.zeros((60, 101), np.uint8), said)) is not plans[0]
+    assert preprocess._tensor.plan_of(stored(np.zeros((60, 101), np.uint8), said)) is not plans[0]

@@ -120,7 +120,7 @@ def test_a_frame_with_a_nan_is_nan_and_the_others_are_not() -> None:
 def test_other_sound_at_the_same_place_is_noticed() -> None:
     """Even where whoever reads it is the same."""
     sliding, out = AudioPreprocessor(SPEC), np.empty(SPEC.tensor_shape, np.float32)
-    straight = AudioPreprocessor(SPEC)
+    feed, straight = AudioFeed("ear", SPEC, raw=False), np.empty(SPEC.tensor_shape, np.float32)
     for samples in (NOISE, NOISE[::-1].copy()):
         sound = Sound(samples)
         for end in (900, 940):
@@ -131,8 +131,8 @@ def test_other_sound_at_the_same_place_is_noticed() -> None:
                 assert len(pcm) == SPEC.samples
                 sound.ring.read(end, pcm)
             assert out.tobytes() == whole(sound, end)
-            straight.read(sound.ring, end, out)
-            assert out.tobytes() == whole(sound, end)
+            feed.fill(at(end), straight, sound.reader)
+            assert straight.tobytes() == whole(sound, end)
 
 
 @pytest.mark.parametrize("window_ms", [100, 1000])
@@ -156,10 +156,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="out must have shape"):
         sliding.slide(np.zeros(SPEC.samples, np.float32), 900, out[:, 1:].copy())
     ring = core.SampleRing(1000)
+    feed = AudioFeed("ear", SPEC, raw=False)
+    reader = RingReader({"ear": ring})
     for bad, message in (out[:, 1:].copy(), "must have shape"), (out.astype(np.float64), "must be float32"):
         with pytest.raises(ConfigError, match=message):
-            sliding.read(ring, 900, bad)
+            feed.fill(at(900), bad, reader)
     with pytest.raises(ConfigError, match="beyond sample index"):
-        sliding.read(ring, 2**62, out)
-    with pytest.raises(ConfigError, match="no features"):
-        AudioPreprocessor(AudioInput(sample_rate_hz=8000, window_ms=100)).read(ring, 900, out)
+        feed.fill(at(2**62), out, reader)
+    out.flags.writeable = False
+    with pytest.raises((ConfigError, RuntimeError)):
+        feed.fill(at(900), out, reader)
